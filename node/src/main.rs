@@ -1,0 +1,2 @@
+//! The `tiltyard` binary.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The testnet runner.
+fn main() {}
