@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use tiltyard_keys::{GenesisHash, PublicKey, Signature};
 
+
 use crate::block::{DecidedBlock, Header};
 use crate::certificate::Certificate;
 use crate::ids::{BlockHash, TransactionId};
+use crate::transaction::SignedTransaction;
 use crate::units::{Height, Round};
 use crate::vote::{SignedProposal, SignedVote, VoteKind};
 
@@ -162,13 +164,6 @@ pub enum SyncRequest {
         /// The ids.
         ids: Vec<TransactionId>,
     },
-    /// Binds the asker's peer id to a validator key, so that it is served as a committee member.
-    Bind {
-        /// The validator.
-        key: PublicKey,
-        /// Peer signature of that key over asker's peer id ‖ answerer's peer id (multihash bytes).
-        signature: Signature,
-    },
 }
 
 /// Answers a [`SyncRequest`].
@@ -189,6 +184,47 @@ pub enum SyncResponse {
     PendingIds(Vec<TransactionId>),
     /// Canonical bytes of pending transactions.
     Pending(Vec<ByteBuf>),
-    /// Whether the binding was accepted.
-    Bound(bool),
+}
+
+/// Names a peer: the multihash bytes of its libp2p peer id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Peer(ByteBuf);
+
+impl Peer {
+    /// Wraps the multihash bytes of a peer id.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(ByteBuf::from(bytes))
+    }
+
+    /// Returns the multihash bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A gossip message after strict decoding, before any signature was checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GossipMessage {
+    /// Signed transactions on one of the three transaction topics.
+    Transactions(Topic, Vec<SignedTransaction>),
+    /// A vote, proposal or proof.
+    Consensus(ConsensusFrame),
+    /// A proposed block.
+    Body(BodyFrame),
+    /// A decided header.
+    Block(Box<BlockFrame>),
+}
+
+/// What becomes of a gossip message after it was judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Acceptance {
+    /// Valid: forward it.
+    Accept,
+    /// Of no use, but no fault of the sender's: do not forward it.
+    Ignore,
+    /// Provably bad: do not forward it and lower the sender's score.
+    Reject,
 }
