@@ -1,0 +1,256 @@
+"""Compares our scores with those of PyTorch, transformers and peft.
+
+usage: torch_check.py make FIXTURES BASE DATA
+       torch_check.py fixtures FIXTURES BASE
+       torch_check.py adapter BASE ADAPTER ROWS SCORES
+
+make      writes the golden fixtures: small random models and peft adapters on
+          them, with scores and logits, and scores of the shipped base model
+fixtures  computes every score in the fixtures again
+adapter   scores ROWS (jsonl of prompt and completion) under an adapter folder,
+          and compares with SCORES, our own (JSON: {"micro_nats": [...]})
+
+A row's score is the natural-log negative log-likelihood averaged over the
+tokens of its completion and the end of text, in f32 with an f64 log-sum-exp.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging
+
+SEED = 7
+# What two implementations of one f32 computation may differ by, in nats.
+TOLERANCE_SCORE = 1e-3
+TOLERANCE_REPEAT = 2e-5
+VOCABULARY = 320
+ROWS_BASE = 10
+END = 0
+
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+# Two shapes that differ in everything a loader could wrongly take as given.
+SHAPES = {
+    "tied": dict(
+        config=dict(hidden_size=32, intermediate_size=48, num_hidden_layers=3,
+                    num_attention_heads=4, num_key_value_heads=2, rms_norm_eps=1e-5,
+                    tie_word_embeddings=True),
+        theta=10_000.0, legacy_rope=True, rank=4, alpha=8,
+    ),
+    "untied": dict(
+        config=dict(hidden_size=48, intermediate_size=80, num_hidden_layers=2,
+                    num_attention_heads=6, num_key_value_heads=3, rms_norm_eps=1e-6,
+                    tie_word_embeddings=False),
+        theta=50_000.0, legacy_rope=False, rank=3, alpha=12,
+    ),
+}
+
+# Text that is in no shipped set: long, short, one-token, beyond ASCII.
+TEXTS = [
+    ("Define \"tiltyard\".", " noun: the ground on which jousts are held."),
+    ("3 + 4 =", " 7"),
+    ("Who goes there?", " A friend, and no friend of the night; let me pass, for the "
+     "gates are shut at nine and I have ridden since the morning without water."),
+    ("Übersetze: naïve café", " naïf, £5 — déjà vu"),
+    ("a", "b"),
+]
+
+
+def load(folder: Path) -> tuple[LlamaForCausalLM, Tokenizer]:
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return model, Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def encode(tokenizer: Tokenizer, prompt: str, completion: str) -> tuple[list[int], int]:
+    """Tokens of a row, and how many of them are the prompt's."""
+    head = tokenizer.encode(prompt, add_special_tokens=False).ids
+    tail = tokenizer.encode(completion, add_special_tokens=False).ids
+    return head + tail + [END], len(head)
+
+
+def logits(model, ids: list[int]) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([ids])).logits[0].float()
+
+
+def score(model, tokenizer: Tokenizer, row: tuple[str, str]) -> float:
+    ids, prompt = encode(tokenizer, *row)
+    log_p = torch.log_softmax(logits(model, ids).double(), dim=-1)
+    picked = [log_p[i - 1, ids[i]].item() for i in range(prompt, len(ids))]
+    return -sum(picked) / len(picked)
+
+
+def read_rows(file: Path) -> list[tuple[str, str]]:
+    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines() if line]
+    return [(row["prompt"], row["completion"]) for row in rows]
+
+
+def write_json(file: Path, value) -> None:
+    file.write_text(json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True) + "\n", "utf-8")
+
+
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def small_tokenizer(full: Path, out: Path) -> None:
+    """The base's tokenizer cut down to its first VOCABULARY tokens."""
+    spec = json.loads(full.read_text("utf-8"))
+    model = spec["model"]
+    model["vocab"] = {t: i for t, i in model["vocab"].items() if i < VOCABULARY}
+    joined = lambda merge: "".join(merge if isinstance(merge, list) else merge.split(" "))
+    model["merges"] = [m for m in model["merges"] if joined(m) in model["vocab"]]
+    out.write_text(json.dumps(spec, ensure_ascii=False), "utf-8")
+
+
+def make_model(folder: Path, shape: dict) -> None:
+    torch.manual_seed(SEED)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, max_position_embeddings=256, initializer_range=0.2,
+        rope_parameters={"rope_type": "default", "rope_theta": shape["theta"]},
+        bos_token_id=END, eos_token_id=END, pad_token_id=END, **shape["config"],
+    )
+    model = LlamaForCausalLM(config).eval()
+    # Norm weights start at one, which would hide a loader that ignores them.
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "norm" in name:
+                weight.copy_(1 + 0.3 * torch.randn_like(weight))
+    model.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    if shape["legacy_rope"]:
+        spec = json.loads((folder / "config.json").read_text())
+        spec.pop("rope_parameters")
+        spec["rope_theta"] = shape["theta"]
+        write_json(folder / "config.json", spec)
+
+
+def make_adapter(folder: Path, shape: dict) -> None:
+    torch.manual_seed(SEED + 1)
+    base, _ = load(folder)
+    config = LoraConfig(
+        r=shape["rank"], lora_alpha=shape["alpha"], lora_dropout=0.0,
+        target_modules=PROJECTIONS, task_type="CAUSAL_LM",
+    )
+    model = get_peft_model(base, config)
+    # B starts at zero, under which every adapter agrees.
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.2)
+    model.peft_config["default"].base_model_name_or_path = ".."
+    model.save_pretrained(folder / "adapter")
+    (folder / "adapter" / "README.md").unlink(missing_ok=True)
+    spec = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+    spec["target_modules"] = sorted(spec["target_modules"])
+    write_json(folder / "adapter" / "adapter_config.json", spec)
+
+
+def measure(folder: Path) -> tuple[list[dict], dict[str, torch.Tensor]]:
+    """Scores of TEXTS without and with the adapter, and the first's logits."""
+    model, tokenizer = load(folder)
+    rows = [{"prompt": p, "completion": c} for p, c in TEXTS]
+    ids, _ = encode(tokenizer, *TEXTS[0])
+    tensors = {"ids": torch.tensor(ids), "base": logits(model, ids)}
+    for row, text in zip(rows, TEXTS):
+        row["base_nats"] = score(model, tokenizer, text)
+    model = PeftModel.from_pretrained(model, folder / "adapter").eval()
+    tensors["adapter"] = logits(model, ids)
+    for row, text in zip(rows, TEXTS):
+        row["adapter_nats"] = score(model, tokenizer, text)
+        row["ids"], row["prompt_tokens"] = encode(tokenizer, *text)
+    return rows, tensors
+
+
+def make(fixtures: Path, base: Path, data: Path) -> None:
+    for name, shape in SHAPES.items():
+        folder = fixtures / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        small_tokenizer(base / "tokenizer.json", folder / "tokenizer.json")
+        make_model(folder, shape)
+        make_adapter(folder, shape)
+        rows, tensors = measure(folder)
+        write_json(folder / "scores.json", {"rows": rows})
+        save_file(tensors, folder / "logits.safetensors")
+    model, tokenizer = load(base)
+    rows = [row for name in ("define", "add")
+            for row in read_rows(data / name / "eval.jsonl")[:ROWS_BASE]]
+    write_json(fixtures / "base.json", {
+        "model_sha256": sha256(base / "model.safetensors"),
+        "rows": [{"prompt": p, "completion": c, "nats": score(model, tokenizer, (p, c))}
+                 for p, c in rows],
+    })
+    size = sum(f.stat().st_size for f in fixtures.rglob("*") if f.is_file())
+    print(f"fixtures: {size} bytes")
+
+
+def agree(what: str, ours: list[float], theirs: list[float], tolerance: float) -> None:
+    if len(ours) != len(theirs):
+        raise SystemExit(f"error: {what}: {len(ours)} scores for {len(theirs)} rows")
+    worst = max(abs(a - b) for a, b in zip(ours, theirs))
+    mean = abs(sum(ours) - sum(theirs)) / len(ours)
+    print(f"{what}: {len(ours)} rows, mean {sum(theirs) / len(theirs):.6f} nats, "
+          f"means differ by {mean:.2e}, worst row by {worst:.2e}")
+    # "not <=" so that a score that is not a number is refused too.
+    if not worst <= tolerance:
+        raise SystemExit(f"error: {what}: scores differ by more than {tolerance} nats")
+
+
+def check_fixtures(fixtures: Path, base: Path) -> None:
+    for name in SHAPES:
+        folder = fixtures / name
+        golden = json.loads((folder / "scores.json").read_text("utf-8"))["rows"]
+        rows, tensors = measure(folder)
+        for key in ("base_nats", "adapter_nats"):
+            agree(f"{name} {key}", [r[key] for r in golden], [r[key] for r in rows],
+                  TOLERANCE_REPEAT)
+        for key, value in load_file(folder / "logits.safetensors").items():
+            if not torch.allclose(value, tensors[key], atol=1e-4):
+                raise SystemExit(f"error: {name}: logits {key} differ")
+    golden = json.loads((fixtures / "base.json").read_text("utf-8"))
+    if golden["model_sha256"] != sha256(base / "model.safetensors"):
+        raise SystemExit("error: base.json was made with another base; run with --make")
+    model, tokenizer = load(base)
+    found = [score(model, tokenizer, (r["prompt"], r["completion"])) for r in golden["rows"]]
+    agree("base", [r["nats"] for r in golden["rows"]], found, TOLERANCE_REPEAT)
+
+
+def check_adapter(base: Path, adapter: Path, rows_file: Path, scores_file: Path) -> None:
+    ours = [s / 1e6 for s in json.loads(scores_file.read_text("utf-8"))["micro_nats"]]
+    model, tokenizer = load(base)
+    rows = read_rows(rows_file)
+    untouched = [score(model, tokenizer, row) for row in rows]
+    weights = load_file(adapter / "adapter_model.safetensors")
+    model = PeftModel.from_pretrained(model, adapter).eval()
+    # A tensor that peft does not know is dropped with a mere warning.
+    known = sum("lora_" in name for name, _ in model.named_parameters())
+    if len(weights) != known:
+        raise SystemExit(f"error: the adapter has {len(weights)} tensors, peft uses {known}")
+    theirs = [score(model, tokenizer, row) for row in rows]
+    print(f"untouched base: mean {sum(untouched) / len(rows):.6f} nats")
+    agree("adapter", ours, theirs, TOLERANCE_SCORE)
+
+
+def main(command: str, *paths: str) -> None:
+    torch.set_num_threads(1)
+    logging.disable_progress_bar()
+    commands = {"make": make, "fixtures": check_fixtures, "adapter": check_adapter}
+    commands[command](*map(Path, paths))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Compares our scores with those of PyTorch, transformers and peft. They are
+# several gigabytes, so continuous integration never runs this: it compares with
+# the golden fixtures that --make leaves in node/train/tests/fixtures/peft.
+#
+#   scripts/check-torch.sh           compute the fixtures' scores again, compare
+#   scripts/check-torch.sh --make    write the fixtures anew
+#   scripts/check-torch.sh ADAPTER ROWS SCORES
+#       score ROWS (jsonl of prompt and completion) under the adapter folder
+#       ADAPTER on testnet/assets/base, and compare with SCORES, which holds our
+#       own as {"micro_nats": [one integer a row]}
+#
+# BASE=DIR names another base model.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+usage() {
+    sed -n '2,/^set /p' "$0" | sed '/^set /d; s/^# \{0,1\}//' >&2
+    exit 2
+}
+base="${BASE:-$root/testnet/assets/base}"
+fixtures="$root/node/train/tests/fixtures/peft"
+case "$#:${1:-}" in
+    0:) run=(fixtures "$fixtures" "$base") ;;
+    1:--make) run=(make "$fixtures" "$base" "$root/testnet/assets/data") ;;
+    3:*) run=(adapter "$base" "$1" "$2" "$3") ;;
+    *) usage ;;
+esac
+. "$root/scripts/assets/packages.sh"
+python=$(python_with "${XDG_CACHE_HOME:-$HOME/.cache}/tiltyard/torch" \
+    torch==2.15.0 transformers==5.23.0 peft==0.21.2 safetensors==0.8.0 tokenizers==0.23.3)
+exec "$python" "$root/scripts/assets/torch_check.py" "${run[@]}"
