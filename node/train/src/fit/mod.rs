@@ -1,0 +1,5 @@
+//! Fitting: gradients over micro-batches, the optimizer, schedules and the loops.
+
+pub mod optim;
+pub mod pretrain;
+pub mod shard;

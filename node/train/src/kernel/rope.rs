@@ -1,0 +1,77 @@
+//! Rotary position embedding in the rotate-half form of Hugging Face Llama
+//! (Su et al. 2021, arXiv:2104.09864).
+
+use super::Segments;
+
+/// Cosines and sines for every position up to a limit: `half` of each per position.
+#[derive(Debug)]
+pub(crate) struct Table {
+    half: usize,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+/// Which way to turn: the gradient of a rotation is the inverse rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The forward pass.
+    Forward,
+    /// The backward pass.
+    Backward,
+}
+
+impl Table {
+    /// Tabulates positions `0..positions` for heads of `head_dim` elements.
+    ///
+    /// Angles are formed in `f32` like the reference implementation, then turned
+    /// into cosines and sines in `f64`.
+    pub(crate) fn new(head_dim: usize, theta: f64, positions: usize) -> Self {
+        let half = head_dim / 2;
+        let mut cos = Vec::with_capacity(positions * half);
+        let mut sin = Vec::with_capacity(positions * half);
+        for position in 0..positions {
+            for j in 0..half {
+                let inverse = 1.0 / theta.powf(2.0 * j as f64 / head_dim as f64);
+                let angle = f64::from(position as f32 * inverse as f32);
+                cos.push(angle.cos() as f32);
+                sin.push(angle.sin() as f32);
+            }
+        }
+        Self { half, cos, sin }
+    }
+
+    /// The number of positions tabulated.
+    pub(crate) fn positions(&self) -> usize {
+        self.cos.len().checked_div(self.half).unwrap_or(0)
+    }
+
+    /// Turns the first `heads` heads of every row of `rows` in place; rows are `stride` apart.
+    pub(crate) fn turn(
+        &self,
+        rows: &mut [f32],
+        stride: usize,
+        heads: usize,
+        segments: &Segments,
+        turn: Turn,
+    ) {
+        let sign = match turn {
+            Turn::Forward => 1.0,
+            Turn::Backward => -1.0,
+        };
+        for range in segments.ranges() {
+            let span = &mut rows[range.start * stride..range.end * stride];
+            for (position, row) in span.chunks_exact_mut(stride).enumerate() {
+                let at = position * self.half..(position + 1) * self.half;
+                let (cos, sin) = (&self.cos[at.clone()], &self.sin[at]);
+                for head in row[..heads * 2 * self.half].chunks_exact_mut(2 * self.half) {
+                    let (low, high) = head.split_at_mut(self.half);
+                    for (((a, b), &c), &s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+                        let (x, y, s) = (*a, *b, sign * s);
+                        *a = x * c - y * s;
+                        *b = y * c + x * s;
+                    }
+                }
+            }
+        }
+    }
+}

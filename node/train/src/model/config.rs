@@ -1,0 +1,302 @@
+//! `config.json` of a Hugging Face Llama folder, reduced to what the engine runs.
+//!
+//! Unknown keys are ignored, as the format has dozens that do not change the
+//! arithmetic; every key that would change it is either understood or refused.
+
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::attention::Heads;
+
+/// Largest number of layers accepted.
+const LAYERS_MAX: usize = 256;
+/// Largest size of any single dimension accepted.
+const DIMENSION_MAX: usize = 1 << 20;
+/// Longest context accepted, in tokens.
+const POSITIONS_MAX: usize = 1 << 17;
+
+/// The shape of a Llama-family causal language model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Tokens in the vocabulary.
+    pub vocab: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Width of the gated layer.
+    pub inner: usize,
+    /// Decoder layers.
+    pub layers: usize,
+    /// Query heads.
+    pub query_heads: usize,
+    /// Key and value heads.
+    pub key_heads: usize,
+    /// Elements per head.
+    pub head_dim: usize,
+    /// Base of the rotary angles.
+    pub rope_theta: f64,
+    /// Added to the mean square before the root.
+    pub rms_eps: f32,
+    /// Longest context, in tokens.
+    pub positions: usize,
+    /// Whether the output matrix is the embedding.
+    pub tied: bool,
+    /// The token that ends a completion.
+    pub eos: u32,
+}
+
+/// Says why a `config.json` cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not JSON, or a required key is absent or of the wrong type.
+    #[error("config.json cannot be read: {0}; use the folder's original file")]
+    Json(#[from] serde_json::Error),
+    /// A key has a value this engine does not compute.
+    #[error("config.json sets {key} = {value}, which this engine does not run; it runs {runs}")]
+    Unsupported {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What would be accepted.
+        runs: &'static str,
+    },
+    /// Sizes that contradict each other or exceed the limits.
+    #[error("config.json has impossible sizes: {fact}")]
+    Sizes {
+        /// What does not fit.
+        fact: String,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Eos {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+#[derive(Debug, Deserialize)]
+struct RopeParameters {
+    #[serde(default, alias = "type")]
+    rope_type: Option<String>,
+    #[serde(default)]
+    rope_theta: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Raw {
+    model_type: String,
+    vocab_size: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<RopeParameters>,
+    rope_parameters: Option<RopeParameters>,
+    rms_norm_eps: f64,
+    max_position_embeddings: usize,
+    #[serde(default)]
+    tie_word_embeddings: bool,
+    #[serde(default)]
+    attention_bias: bool,
+    #[serde(default)]
+    mlp_bias: bool,
+    hidden_act: Option<String>,
+    eos_token_id: Option<Eos>,
+}
+
+#[derive(Debug, Serialize)]
+struct Written<'a> {
+    architectures: [&'a str; 1],
+    model_type: &'a str,
+    vocab_size: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: usize,
+    head_dim: usize,
+    hidden_act: &'a str,
+    rope_theta: f64,
+    rms_norm_eps: f64,
+    max_position_embeddings: usize,
+    tie_word_embeddings: bool,
+    attention_bias: bool,
+    mlp_bias: bool,
+    bos_token_id: u32,
+    eos_token_id: u32,
+    torch_dtype: &'a str,
+}
+
+fn refuse(key: &'static str, value: impl ToString, runs: &'static str) -> ConfigError {
+    ConfigError::Unsupported {
+        key,
+        value: value.to_string(),
+        runs,
+    }
+}
+
+impl Raw {
+    fn check_arithmetic(&self) -> Result<(), ConfigError> {
+        if self.model_type != "llama" {
+            return Err(refuse("model_type", &self.model_type, "\"llama\""));
+        }
+        if let Some(act) = self.hidden_act.as_deref().filter(|act| *act != "silu") {
+            return Err(refuse("hidden_act", act, "\"silu\""));
+        }
+        if self.attention_bias || self.mlp_bias {
+            return Err(refuse(
+                "attention_bias or mlp_bias",
+                true,
+                "linear layers without bias",
+            ));
+        }
+        for rope in [&self.rope_scaling, &self.rope_parameters]
+            .into_iter()
+            .flatten()
+        {
+            if let Some(kind) = rope.rope_type.as_deref().filter(|kind| *kind != "default") {
+                return Err(refuse("rope_type", kind, "\"default\""));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Reads the bytes of a `config.json`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the first key that cannot be used.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
+        let raw: Raw = serde_json::from_slice(bytes)?;
+        raw.check_arithmetic()?;
+        let theta = raw
+            .rope_theta
+            .or(raw.rope_parameters.as_ref().and_then(|r| r.rope_theta));
+        let eos = match raw.eos_token_id {
+            Some(Eos::One(eos)) => Some(eos),
+            Some(Eos::Many(list)) => list.first().copied(),
+            None => None,
+        };
+        let config = Self {
+            vocab: raw.vocab_size,
+            hidden: raw.hidden_size,
+            inner: raw.intermediate_size,
+            layers: raw.num_hidden_layers,
+            query_heads: raw.num_attention_heads,
+            key_heads: raw.num_key_value_heads.unwrap_or(raw.num_attention_heads),
+            head_dim: match raw.head_dim {
+                Some(dim) => dim,
+                None => raw
+                    .hidden_size
+                    .checked_div(raw.num_attention_heads)
+                    .unwrap_or(0),
+            },
+            rope_theta: theta.unwrap_or(10_000.0),
+            rms_eps: raw.rms_norm_eps as f32,
+            positions: raw.max_position_embeddings,
+            tied: raw.tie_word_embeddings,
+            eos: eos
+                .ok_or_else(|| refuse("eos_token_id", "nothing", "a model with an end token"))?,
+        };
+        config.check_sizes()?;
+        Ok(config)
+    }
+
+    fn check_sizes(&self) -> Result<(), ConfigError> {
+        let wrong = |fact: String| Err(ConfigError::Sizes { fact });
+        let sizes = [
+            self.vocab,
+            self.hidden,
+            self.inner,
+            self.query_heads,
+            self.key_heads,
+        ];
+        if sizes.iter().any(|&size| size == 0 || size > DIMENSION_MAX) {
+            return wrong(format!(
+                "every size must be in 1..={DIMENSION_MAX}, found {sizes:?}"
+            ));
+        }
+        if self.layers == 0 || self.layers > LAYERS_MAX {
+            return wrong(format!(
+                "{} layers; 1 to {LAYERS_MAX} are accepted",
+                self.layers
+            ));
+        }
+        if self.positions == 0 || self.positions > POSITIONS_MAX {
+            let found = self.positions;
+            return wrong(format!(
+                "{found} positions; 1 to {POSITIONS_MAX} are accepted"
+            ));
+        }
+        if !self.query_heads.is_multiple_of(self.key_heads) {
+            let (query, key) = (self.query_heads, self.key_heads);
+            return wrong(format!(
+                "{query} query heads do not divide into {key} key heads"
+            ));
+        }
+        if self.head_dim == 0 || !self.head_dim.is_multiple_of(2) || self.head_dim > 4_096 {
+            return wrong(format!(
+                "head width {} is not even or above 4,096",
+                self.head_dim
+            ));
+        }
+        if self.eos as usize >= self.vocab {
+            return wrong(format!(
+                "end token {} is not below {}",
+                self.eos, self.vocab
+            ));
+        }
+        if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
+            return wrong(format!("rope_theta {} is not positive", self.rope_theta));
+        }
+        if !(self.rms_eps.is_finite() && self.rms_eps > 0.0) {
+            return wrong(format!("rms_norm_eps {} is not positive", self.rms_eps));
+        }
+        Ok(())
+    }
+
+    /// Writes the `config.json` that Hugging Face loads as `LlamaForCausalLM`.
+    ///
+    /// # Errors
+    /// [`serde_json::Error`] only when a number is not finite, which reading excludes.
+    pub fn to_json(&self, torch_dtype: &str) -> Result<Vec<u8>, serde_json::Error> {
+        let eps: f64 = self
+            .rms_eps
+            .to_string()
+            .parse()
+            .unwrap_or(f64::from(self.rms_eps));
+        serde_json::to_vec_pretty(&Written {
+            architectures: ["LlamaForCausalLM"],
+            model_type: "llama",
+            vocab_size: self.vocab,
+            hidden_size: self.hidden,
+            intermediate_size: self.inner,
+            num_hidden_layers: self.layers,
+            num_attention_heads: self.query_heads,
+            num_key_value_heads: self.key_heads,
+            head_dim: self.head_dim,
+            hidden_act: "silu",
+            rope_theta: self.rope_theta,
+            rms_norm_eps: eps,
+            max_position_embeddings: self.positions,
+            tie_word_embeddings: self.tied,
+            attention_bias: false,
+            mlp_bias: false,
+            bos_token_id: self.eos,
+            eos_token_id: self.eos,
+            torch_dtype,
+        })
+    }
+
+    pub(crate) fn heads(&self) -> Heads {
+        Heads {
+            query: self.query_heads,
+            key: self.key_heads,
+            dim: self.head_dim,
+        }
+    }
+}
