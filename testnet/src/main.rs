@@ -1,2 +1,44 @@
-//! The testnet runner.
-fn main() {}
+//! Runs a real network of Tiltyard processes on one machine.
+//!
+//! Everything is a real operating-system process on loopback; nothing is mocked. The deterministic simulator and the
+//! benchmarks will be further commands of this program.
+
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Brings up a market on this machine, races miners on real tasks, and checks what came out.
+#[derive(Debug, Parser)]
+#[command(name = "tiltyard-testnet", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  tiltyard-testnet run
+  tiltyard-testnet run --report report.json --seed 7
+  tiltyard-testnet run --validators 7 --miners 5 --tasks 3 --keep ./net";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the whole market once: post, train, commit, reveal, judge, pay, prove.
+    Run(run::Options),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Run(options) => run::run(&options),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("testnet: {error:#}");
+            ExitCode::from(3)
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Integration tests of the testnet crate.
+
+mod supply_chain;
