@@ -25,22 +25,16 @@ impl Arguments {
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             let Some(name) = word.strip_prefix("--") else {
-                return Err(
-                    format!("unexpected argument {word:?}; see the file's first lines").into(),
-                );
+                return Err(format!("unexpected argument {word:?}; see the file's first lines").into());
             };
-            let value = words
-                .next()
-                .ok_or_else(|| format!("--{name} needs a value"))?;
+            let value = words.next().ok_or_else(|| format!("--{name} needs a value"))?;
             found.insert(name.to_owned(), value);
         }
         Ok(Self(found))
     }
 
     fn take(&mut self, name: &str) -> Result<String, Box<dyn Error>> {
-        self.0
-            .remove(name)
-            .ok_or_else(|| format!("--{name} is required").into())
+        self.0.remove(name).ok_or_else(|| format!("--{name} is required").into())
     }
 
     fn take_or<T: std::str::FromStr>(&mut self, name: &str, default: T) -> Result<T, Box<dyn Error>>
@@ -49,9 +43,7 @@ impl Arguments {
     {
         match self.0.remove(name) {
             None => Ok(default),
-            Some(text) => Ok(text
-                .parse()
-                .map_err(|error| format!("--{name} {text}: {error}"))?),
+            Some(text) => Ok(text.parse().map_err(|error| format!("--{name} {text}: {error}"))?),
         }
     }
 }
@@ -84,8 +76,7 @@ fn pretrain(
     settings: &Settings,
     eos_text: &str,
 ) -> Result<(), Box<dyn Error>> {
-    let tokenizer =
-        Tokenizer::from_file(tokenizer_path).map_err(|e| format!("tokenizer.json: {e}"))?;
+    let tokenizer = Tokenizer::from_file(tokenizer_path).map_err(|e| format!("tokenizer.json: {e}"))?;
     let eos = tokenizer
         .token_to_id(eos_text)
         .ok_or_else(|| format!("the tokenizer has no token {eos_text:?}; name one with --eos"))?;
@@ -104,10 +95,7 @@ fn pretrain(
         );
     })?;
     std::fs::create_dir_all(out)?;
-    std::fs::write(
-        out.join("model.safetensors"),
-        model.to_safetensors(FileType::Bf16)?,
-    )?;
+    std::fs::write(out.join("model.safetensors"), model.to_safetensors(FileType::Bf16)?)?;
     std::fs::write(out.join("config.json"), model.config().to_json("bfloat16")?)?;
     let copy = out.join("tokenizer.json");
     if copy != tokenizer_path {

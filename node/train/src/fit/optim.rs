@@ -26,13 +26,7 @@ pub struct AdamW {
 impl Default for AdamW {
     /// PyTorch's defaults, without decay, clipped at 1.
     fn default() -> Self {
-        Self {
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            weight_decay: 0.0,
-            clip: Some(1.0),
-        }
+        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, clip: Some(1.0) }
     }
 }
 
@@ -51,11 +45,7 @@ impl Moments {
     /// Starts at zero for parameters of these sizes.
     pub fn zero(sizes: impl Iterator<Item = usize>) -> Self {
         let first: Vec<Vec<f32>> = sizes.map(|size| vec![0.0; size]).collect();
-        Self {
-            step: 0,
-            second: first.clone(),
-            first,
-        }
+        Self { step: 0, second: first.clone(), first }
     }
 }
 
@@ -75,26 +65,16 @@ impl InplaceOp1 for Update<'_> {
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets())
-        else {
+        let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
             bail!("a parameter is not contiguous f32")
         };
-        let mut moments = self
-            .moments
-            .lock()
-            .unwrap_or_else(|poison| poison.into_inner());
+        let mut moments = self.moments.lock().unwrap_or_else(|poison| poison.into_inner());
         let (first, second) = &mut *moments;
         let values = &mut values[start..end];
         if values.len() != self.gradient.len() || values.len() != first.len() {
             bail!("a gradient has another size than its parameter")
         }
-        let AdamW {
-            beta1,
-            beta2,
-            eps,
-            weight_decay,
-            ..
-        } = self.optimizer;
+        let AdamW { beta1, beta2, eps, weight_decay, .. } = self.optimizer;
         let keep = 1.0 - self.learning_rate * weight_decay;
         let (correct1, correct2) = self.corrections;
         let rate = self.learning_rate / correct1;
@@ -113,10 +93,7 @@ impl InplaceOp1 for Update<'_> {
 /// Computes the Euclidean norm over all gradients together.
 pub fn global_norm(gradients: &[Vec<f32>]) -> f64 {
     let blocks = gradients.iter().flat_map(|gradient| gradient.chunks(4_096));
-    blocks
-        .map(|block| f64::from(sum_squares(block)))
-        .sum::<f64>()
-        .sqrt()
+    blocks.map(|block| f64::from(sum_squares(block))).sum::<f64>().sqrt()
 }
 
 impl AdamW {
@@ -180,31 +157,18 @@ mod tests {
     fn two_steps_match_the_textbook_in_f64() -> Result<(), ModelError> {
         let start = [0.5f32, -0.25, 0.0];
         let variable = Var::from_slice(&start, 3, &Device::Cpu)?;
-        let optimizer = AdamW {
-            weight_decay: 0.1,
-            ..AdamW::default()
-        };
+        let optimizer = AdamW { weight_decay: 0.1, ..AdamW::default() };
         let mut moments = Moments::zero([3].into_iter());
         let (mut want, mut m, mut v) = (start.map(f64::from), [0f64; 3], [0f64; 3]);
-        for (step, gradient) in [[3.0f32, -4.0, 0.5], [0.1, 0.2, -0.3]]
-            .into_iter()
-            .enumerate()
-        {
+        for (step, gradient) in [[3.0f32, -4.0, 0.5], [0.1, 0.2, -0.3]].into_iter().enumerate() {
             optimizer.apply(&[&variable], &[gradient.to_vec()], &mut moments, 0.01)?;
-            let norm = gradient
-                .iter()
-                .map(|g| f64::from(*g).powi(2))
-                .sum::<f64>()
-                .sqrt();
+            let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
             let power = step as i32 + 1;
             for i in 0..3 {
                 let g = f64::from(gradient[i]) / norm.max(1.0);
                 m[i] = 0.9 * m[i] + 0.1 * g;
                 v[i] = 0.999 * v[i] + 0.001 * g * g;
-                let (mh, vh) = (
-                    m[i] / (1.0 - 0.9f64.powi(power)),
-                    v[i] / (1.0 - 0.999f64.powi(power)),
-                );
+                let (mh, vh) = (m[i] / (1.0 - 0.9f64.powi(power)), v[i] / (1.0 - 0.999f64.powi(power)));
                 want[i] = want[i] * (1.0 - 0.01 * 0.1) - 0.01 * mh / (vh.sqrt() + 1e-8);
             }
         }

@@ -93,11 +93,7 @@ pub fn tokenize(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, PretrainE
     let mut piece = String::with_capacity(PIECE_BYTES * 2);
     let mut flush = |piece: &mut String| {
         let encoded = tokenizer.encode(piece.as_str(), false);
-        ids.extend(
-            encoded
-                .map_err(|e| PretrainError::Tokenize(e.to_string()))?
-                .get_ids(),
-        );
+        ids.extend(encoded.map_err(|e| PretrainError::Tokenize(e.to_string()))?.get_ids());
         piece.clear();
         Ok::<(), PretrainError>(())
     };
@@ -116,23 +112,15 @@ fn window(ids: &[u32], start: usize, sequence: usize) -> &[u32] {
 }
 
 fn batch(windows: &[&[u32]], weight: f32, first_row: u64) -> Batch {
-    let inputs: Vec<&[u32]> = windows
-        .iter()
-        .map(|window| &window[..window.len() - 1])
-        .collect();
+    let inputs: Vec<&[u32]> = windows.iter().map(|window| &window[..window.len() - 1]).collect();
     let tokens = windows.iter().flat_map(|window| &window[1..]);
-    let targets = tokens
-        .enumerate()
-        .map(|(row, &token)| Target { row, token, weight })
-        .collect();
+    let targets = tokens.enumerate().map(|(row, &token)| Target { row, token, weight }).collect();
     Batch::new(&inputs, targets, first_row)
 }
 
 /// Measures the mean loss over consecutive windows, in nats a token.
 fn held_out(model: &Model, ids: &[u32], sequence: usize) -> Result<f64, ModelError> {
-    let starts = (0..)
-        .step_by(sequence)
-        .take_while(|start| start + sequence < ids.len());
+    let starts = (0..).step_by(sequence).take_while(|start| start + sequence < ids.len());
     let windows: Vec<&[u32]> = starts.map(|start| window(ids, start, sequence)).collect();
     let (mut total, mut count) = (0f64, 0usize);
     for windows in windows.chunks(8) {
@@ -162,25 +150,12 @@ pub fn run(
     let (train, test) = ids.split_at(ids.len() - apart);
     if test.len() <= sequence || sequence == 0 {
         let needed = 20 * (sequence + 1);
-        return Err(PretrainError::TextTooShort {
-            tokens: ids.len(),
-            sequence,
-            needed,
-        });
+        return Err(PretrainError::TextTooShort { tokens: ids.len(), sequence, needed });
     }
     let mut model = Model::random(config, settings.seed)?;
     model.train_base()?;
-    let optimizer = AdamW {
-        beta2: 0.95,
-        weight_decay: 0.1,
-        clip: Some(1.0),
-        ..AdamW::default()
-    };
-    let sizes: Vec<usize> = model
-        .variables()
-        .iter()
-        .map(|tensor| tensor.elem_count())
-        .collect();
+    let optimizer = AdamW { beta2: 0.95, weight_decay: 0.1, clip: Some(1.0), ..AdamW::default() };
+    let sizes: Vec<usize> = model.variables().iter().map(|tensor| tensor.elem_count()).collect();
     let mut moments = Moments::zero(sizes.into_iter());
     let mut rng = Rng::new(settings.seed ^ 0x0DA7_A0BD);
     let every = settings.steps.div_ceil(reports.max(1)).max(1);
@@ -197,11 +172,7 @@ pub fn run(
         if done.is_multiple_of(every) || done == settings.steps {
             let measured = held_out(&model, test, sequence)?;
             let loss = total / count.max(1) as f64;
-            report(Progress {
-                step: done,
-                loss,
-                held_out: Some(measured),
-            });
+            report(Progress { step: done, loss, held_out: Some(measured) });
             (total, count) = (0.0, 0);
         }
     }
@@ -210,9 +181,8 @@ pub fn run(
 
 fn draw(ids: &[u32], settings: &Settings, rng: &mut Rng) -> Vec<Batch> {
     let last = ids.len() - settings.sequence;
-    let windows: Vec<&[u32]> = (0..settings.batch)
-        .map(|_| window(ids, rng.below(last), settings.sequence))
-        .collect();
+    let windows: Vec<&[u32]> =
+        (0..settings.batch).map(|_| window(ids, rng.below(last), settings.sequence)).collect();
     let weight = 1.0 / (settings.batch * settings.sequence).max(1) as f32;
     let mut first = 0u64;
     let mut shards = Vec::new();

@@ -46,8 +46,5 @@ pub fn gradients(
             }
         }
     }
-    Ok(total.unwrap_or(Gradients {
-        losses: Vec::new(),
-        values: Vec::new(),
-    }))
+    Ok(total.unwrap_or(Gradients { losses: Vec::new(), values: Vec::new() }))
 }

@@ -41,13 +41,7 @@ impl Heads {
         let row = self.row();
         let q = Mat::strided(&qkv[head * self.dim..], len, self.dim, row);
         let k = Mat::strided(&qkv[self.key_offset(head)..], len, self.dim, row);
-        gemm(
-            MatMut::dense(probs, len, len),
-            Write::Replace,
-            self.scale(),
-            q,
-            k.t(),
-        );
+        gemm(MatMut::dense(probs, len, len), Write::Replace, self.scale(), q, k.t());
         for (i, scores) in probs.chunks_exact_mut(len).enumerate() {
             let (seen, unseen) = scores.split_at_mut(i + 1);
             let top = max(seen);
@@ -107,13 +101,7 @@ pub(crate) fn backward(
             let (ko, vo) = (heads.key_offset(head), heads.value_offset(head));
             let g = Mat::strided(&dout[at..], len, dim, width);
             let v = Mat::strided(&qkv[vo..], len, dim, row);
-            gemm(
-                MatMut::dense(dscores, len, len),
-                Write::Replace,
-                1.0,
-                g,
-                v.t(),
-            );
+            gemm(MatMut::dense(dscores, len, len), Write::Replace, 1.0, g, v.t());
             for i in 0..len {
                 let cols = i * width + at..i * width + at + dim;
                 let pull = dot(&out[cols.clone()], &dout[cols]);

@@ -27,12 +27,7 @@ impl Dropout {
             return None;
         }
         let scale = 65_536.0 / (65_536.0 - f32::from(threshold));
-        Some(Self {
-            key: mix(seed ^ mix(step)),
-            threshold,
-            scale,
-            first_row,
-        })
+        Some(Self { key: mix(seed ^ mix(step)), threshold, scale, first_row })
     }
 
     fn row_key(&self, layer: usize, slot: usize, row: usize) -> u64 {
@@ -59,11 +54,7 @@ impl Dropout {
                 let bits = mix(counter);
                 for (lane, (&x, out)) in x.iter().zip(out).enumerate() {
                     let draw = (bits >> (16 * lane)) as u16;
-                    let kept = if draw < self.threshold {
-                        0.0
-                    } else {
-                        x * self.scale
-                    };
+                    let kept = if draw < self.threshold { 0.0 } else { x * self.scale };
                     *out = if add { *out + kept } else { kept };
                 }
             }

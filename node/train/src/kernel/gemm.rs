@@ -55,13 +55,7 @@ impl<'a> Mat<'a> {
     /// Views `data` as `rows x cols` with rows `row_stride` elements apart.
     pub(crate) fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
         assert_covers(data.len(), rows, cols, row_stride, 1);
-        Self {
-            data,
-            rows,
-            cols,
-            row_stride,
-            col_stride: 1,
-        }
+        Self { data, rows, cols, row_stride, col_stride: 1 }
     }
 
     /// Views `data` as a dense `rows x cols` matrix.
@@ -83,23 +77,10 @@ impl<'a> Mat<'a> {
 
 impl<'a> MatMut<'a> {
     /// Views `data` as a writable `rows x cols` with rows `row_stride >= cols` elements apart.
-    pub(crate) fn strided(
-        data: &'a mut [f32],
-        rows: usize,
-        cols: usize,
-        row_stride: usize,
-    ) -> Self {
-        assert!(
-            rows <= 1 || row_stride >= cols,
-            "destination rows must not overlap"
-        );
+    pub(crate) fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        assert!(rows <= 1 || row_stride >= cols, "destination rows must not overlap");
         assert_covers(data.len(), rows, cols, row_stride, 1);
-        Self {
-            data,
-            rows,
-            cols,
-            row_stride,
-        }
+        Self { data, rows, cols, row_stride }
     }
 
     /// Views `data` as a dense writable `rows x cols` matrix.
@@ -138,10 +119,7 @@ pub(crate) fn gemm(dst: MatMut<'_>, into: Write, alpha: f32, a: Mat<'_>, b: Mat<
     call(dst, into, alpha, a, b);
 }
 
-#[allow(
-    unsafe_code,
-    reason = "gemm's only interface is raw pointers; the views prove every index in bounds"
-)]
+#[allow(unsafe_code, reason = "gemm's only interface is raw pointers; the views prove every index in bounds")]
 fn call(dst: MatMut<'_>, into: Write, alpha: f32, a: Mat<'_>, b: Mat<'_>) {
     let keep = match into {
         Write::Replace => 0.0,
@@ -258,12 +236,6 @@ mod tests {
     #[should_panic(expected = "gemm shapes differ")]
     fn shapes_that_do_not_fit_are_refused() {
         let (a, b, mut d) = ([0f32; 6], [0f32; 6], [0f32; 4]);
-        gemm(
-            MatMut::dense(&mut d, 2, 2),
-            Write::Replace,
-            1.0,
-            Mat::dense(&a, 2, 3),
-            Mat::dense(&b, 2, 3),
-        );
+        gemm(MatMut::dense(&mut d, 2, 2), Write::Replace, 1.0, Mat::dense(&a, 2, 3), Mat::dense(&b, 2, 3));
     }
 }

@@ -50,12 +50,7 @@ impl Head<'_> {
     /// Computes the natural-log loss of each target, in order, unweighted.
     ///
     /// When `grads` is given, also adds the gradient of the weighted sum of losses.
-    pub(crate) fn losses(
-        &self,
-        x: &[f32],
-        targets: &[Target],
-        mut grads: Option<Grads<'_>>,
-    ) -> Vec<f64> {
+    pub(crate) fn losses(&self, x: &[f32], targets: &[Target], mut grads: Option<Grads<'_>>) -> Vec<f64> {
         let mut losses = Vec::with_capacity(targets.len());
         for chunk in targets.chunks(CHUNK) {
             self.chunk(x, chunk, &mut losses, grads.as_mut());
@@ -63,13 +58,7 @@ impl Head<'_> {
         losses
     }
 
-    fn chunk(
-        &self,
-        x: &[f32],
-        targets: &[Target],
-        losses: &mut Vec<f64>,
-        grads: Option<&mut Grads<'_>>,
-    ) {
+    fn chunk(&self, x: &[f32], targets: &[Target], losses: &mut Vec<f64>, grads: Option<&mut Grads<'_>>) {
         let (rows, hidden, vocab) = (targets.len(), self.hidden(), self.vocab());
         let mut gathered = Vec::with_capacity(rows * hidden);
         for target in targets {
@@ -80,46 +69,21 @@ impl Head<'_> {
         let mut logits = vec![0f32; rows * vocab];
         let matrix = Mat::dense(self.matrix, vocab, hidden);
         let dst = MatMut::dense(&mut logits, rows, vocab);
-        gemm(
-            dst,
-            Write::Replace,
-            1.0,
-            Mat::dense(&normed, rows, hidden),
-            matrix.t(),
-        );
+        gemm(dst, Write::Replace, 1.0, Mat::dense(&normed, rows, hidden), matrix.t());
         for (row, target) in logits.chunks_exact_mut(vocab).zip(targets) {
             losses.push(cross_entropy(row, target, grads.is_some()));
         }
         let Some(grads) = grads else { return };
         let dlogits = Mat::dense(&logits, rows, vocab);
         let mut dnormed = vec![0f32; rows * hidden];
-        gemm(
-            MatMut::dense(&mut dnormed, rows, hidden),
-            Write::Replace,
-            1.0,
-            dlogits,
-            matrix,
-        );
+        gemm(MatMut::dense(&mut dnormed, rows, hidden), Write::Replace, 1.0, dlogits, matrix);
         if let Some(dmatrix) = grads.dmatrix.as_deref_mut() {
             let dst = MatMut::dense(dmatrix, vocab, hidden);
-            gemm(
-                dst,
-                Write::Add,
-                1.0,
-                dlogits.t(),
-                Mat::dense(&normed, rows, hidden),
-            );
+            gemm(dst, Write::Add, 1.0, dlogits.t(), Mat::dense(&normed, rows, hidden));
         }
         let mut dgathered = vec![0f32; rows * hidden];
         let dnorm = grads.dnorm.as_deref_mut();
-        norm::backward(
-            &gathered,
-            self.norm,
-            self.eps,
-            &dnormed,
-            &mut dgathered,
-            dnorm,
-        );
+        norm::backward(&gathered, self.norm, self.eps, &dnormed, &mut dgathered, dnorm);
         for (target, d) in targets.iter().zip(dgathered.chunks_exact(hidden)) {
             let at = target.row * hidden;
             super::math::add_into(&mut grads.dx[at..at + hidden], d);

@@ -25,10 +25,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     p = p * r + 1.666_666_5e-1;
     p = p * r + 0.5;
     let value = p * r * r + r + 1.0;
-    let exponent = shifted
-        .to_bits()
-        .wrapping_sub(ROUND.to_bits())
-        .wrapping_add(127);
+    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127);
     value * f32::from_bits(exponent.wrapping_shl(23))
 }
 
@@ -88,9 +85,7 @@ pub(crate) fn max(values: &[f32]) -> f32 {
     for (a, &v) in acc.iter_mut().zip(chunks.remainder()) {
         *a = if v > *a { v } else { *a };
     }
-    acc.iter()
-        .copied()
-        .fold(f32::NEG_INFINITY, |m, v| if v > m { v } else { m })
+    acc.iter().copied().fold(f32::NEG_INFINITY, |m, v| if v > m { v } else { m })
 }
 
 /// Adds `from` into `to`, element by element.

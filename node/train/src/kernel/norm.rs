@@ -28,10 +28,7 @@ pub(crate) fn backward(
 ) {
     let width = weight.len();
     let mut scaled = vec![0f32; width];
-    let rows = dx
-        .chunks_exact_mut(width)
-        .zip(x.chunks_exact(width))
-        .zip(dy.chunks_exact(width));
+    let rows = dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(dy.chunks_exact(width));
     for ((dx, x), dy) in rows {
         let inv = inverse_rms(x, eps);
         for ((s, &g), &w) in scaled.iter_mut().zip(dy).zip(weight) {

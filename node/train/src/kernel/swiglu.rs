@@ -4,10 +4,7 @@ use super::math::exp;
 
 /// Computes `out = silu(gate) * up`; a row of `gate_up` is `inner` gates then `inner` ups.
 pub(crate) fn forward(gate_up: &[f32], inner: usize, out: &mut [f32]) {
-    for (row, out) in gate_up
-        .chunks_exact(2 * inner)
-        .zip(out.chunks_exact_mut(inner))
-    {
+    for (row, out) in gate_up.chunks_exact(2 * inner).zip(out.chunks_exact_mut(inner)) {
         let (gate, up) = row.split_at(inner);
         for ((o, &g), &u) in out.iter_mut().zip(gate).zip(up) {
             *o = g / (1.0 + exp(-g)) * u;
@@ -17,9 +14,7 @@ pub(crate) fn forward(gate_up: &[f32], inner: usize, out: &mut [f32]) {
 
 /// Computes the gradient towards `gate_up` into `dgate_up`.
 pub(crate) fn backward(gate_up: &[f32], inner: usize, dout: &[f32], dgate_up: &mut [f32]) {
-    let rows = gate_up
-        .chunks_exact(2 * inner)
-        .zip(dgate_up.chunks_exact_mut(2 * inner));
+    let rows = gate_up.chunks_exact(2 * inner).zip(dgate_up.chunks_exact_mut(2 * inner));
     for ((row, drow), dout) in rows.zip(dout.chunks_exact(inner)) {
         let (gate, up) = row.split_at(inner);
         let (dgate, dup) = drow.split_at_mut(inner);

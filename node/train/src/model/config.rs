@@ -131,11 +131,7 @@ struct Written<'a> {
 }
 
 fn refuse(key: &'static str, value: impl ToString, runs: &'static str) -> ConfigError {
-    ConfigError::Unsupported {
-        key,
-        value: value.to_string(),
-        runs,
-    }
+    ConfigError::Unsupported { key, value: value.to_string(), runs }
 }
 
 impl Raw {
@@ -147,16 +143,9 @@ impl Raw {
             return Err(refuse("hidden_act", act, "\"silu\""));
         }
         if self.attention_bias || self.mlp_bias {
-            return Err(refuse(
-                "attention_bias or mlp_bias",
-                true,
-                "linear layers without bias",
-            ));
+            return Err(refuse("attention_bias or mlp_bias", true, "linear layers without bias"));
         }
-        for rope in [&self.rope_scaling, &self.rope_parameters]
-            .into_iter()
-            .flatten()
-        {
+        for rope in [&self.rope_scaling, &self.rope_parameters].into_iter().flatten() {
             if let Some(kind) = rope.rope_type.as_deref().filter(|kind| *kind != "default") {
                 return Err(refuse("rope_type", kind, "\"default\""));
             }
@@ -173,9 +162,7 @@ impl Config {
     pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
         let raw: Raw = serde_json::from_slice(bytes)?;
         raw.check_arithmetic()?;
-        let theta = raw
-            .rope_theta
-            .or(raw.rope_parameters.as_ref().and_then(|r| r.rope_theta));
+        let theta = raw.rope_theta.or(raw.rope_parameters.as_ref().and_then(|r| r.rope_theta));
         let eos = match raw.eos_token_id {
             Some(Eos::One(eos)) => Some(eos),
             Some(Eos::Many(list)) => list.first().copied(),
@@ -190,17 +177,13 @@ impl Config {
             key_heads: raw.num_key_value_heads.unwrap_or(raw.num_attention_heads),
             head_dim: match raw.head_dim {
                 Some(dim) => dim,
-                None => raw
-                    .hidden_size
-                    .checked_div(raw.num_attention_heads)
-                    .unwrap_or(0),
+                None => raw.hidden_size.checked_div(raw.num_attention_heads).unwrap_or(0),
             },
             rope_theta: theta.unwrap_or(10_000.0),
             rms_eps: raw.rms_norm_eps as f32,
             positions: raw.max_position_embeddings,
             tied: raw.tie_word_embeddings,
-            eos: eos
-                .ok_or_else(|| refuse("eos_token_id", "nothing", "a model with an end token"))?,
+            eos: eos.ok_or_else(|| refuse("eos_token_id", "nothing", "a model with an end token"))?,
         };
         config.check_sizes()?;
         Ok(config)
@@ -208,47 +191,26 @@ impl Config {
 
     fn check_sizes(&self) -> Result<(), ConfigError> {
         let wrong = |fact: String| Err(ConfigError::Sizes { fact });
-        let sizes = [
-            self.vocab,
-            self.hidden,
-            self.inner,
-            self.query_heads,
-            self.key_heads,
-        ];
+        let sizes = [self.vocab, self.hidden, self.inner, self.query_heads, self.key_heads];
         if sizes.iter().any(|&size| size == 0 || size > DIMENSION_MAX) {
-            return wrong(format!(
-                "every size must be in 1..={DIMENSION_MAX}, found {sizes:?}"
-            ));
+            return wrong(format!("every size must be in 1..={DIMENSION_MAX}, found {sizes:?}"));
         }
         if self.layers == 0 || self.layers > LAYERS_MAX {
-            return wrong(format!(
-                "{} layers; 1 to {LAYERS_MAX} are accepted",
-                self.layers
-            ));
+            return wrong(format!("{} layers; 1 to {LAYERS_MAX} are accepted", self.layers));
         }
         if self.positions == 0 || self.positions > POSITIONS_MAX {
             let found = self.positions;
-            return wrong(format!(
-                "{found} positions; 1 to {POSITIONS_MAX} are accepted"
-            ));
+            return wrong(format!("{found} positions; 1 to {POSITIONS_MAX} are accepted"));
         }
         if !self.query_heads.is_multiple_of(self.key_heads) {
             let (query, key) = (self.query_heads, self.key_heads);
-            return wrong(format!(
-                "{query} query heads do not divide into {key} key heads"
-            ));
+            return wrong(format!("{query} query heads do not divide into {key} key heads"));
         }
         if self.head_dim == 0 || !self.head_dim.is_multiple_of(2) || self.head_dim > 4_096 {
-            return wrong(format!(
-                "head width {} is not even or above 4,096",
-                self.head_dim
-            ));
+            return wrong(format!("head width {} is not even or above 4,096", self.head_dim));
         }
         if self.eos as usize >= self.vocab {
-            return wrong(format!(
-                "end token {} is not below {}",
-                self.eos, self.vocab
-            ));
+            return wrong(format!("end token {} is not below {}", self.eos, self.vocab));
         }
         if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
             return wrong(format!("rope_theta {} is not positive", self.rope_theta));
@@ -264,11 +226,7 @@ impl Config {
     /// # Errors
     /// [`serde_json::Error`] only when a number is not finite, which reading excludes.
     pub fn to_json(&self, torch_dtype: &str) -> Result<Vec<u8>, serde_json::Error> {
-        let eps: f64 = self
-            .rms_eps
-            .to_string()
-            .parse()
-            .unwrap_or(f64::from(self.rms_eps));
+        let eps: f64 = self.rms_eps.to_string().parse().unwrap_or(f64::from(self.rms_eps));
         serde_json::to_vec_pretty(&Written {
             architectures: ["LlamaForCausalLM"],
             model_type: "llama",
@@ -293,10 +251,6 @@ impl Config {
     }
 
     pub(crate) fn heads(&self) -> Heads {
-        Heads {
-            query: self.query_heads,
-            key: self.key_heads,
-            dim: self.head_dim,
-        }
+        Heads { query: self.query_heads, key: self.key_heads, dim: self.head_dim }
     }
 }

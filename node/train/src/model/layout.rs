@@ -29,15 +29,8 @@ pub enum Module {
 
 impl Module {
     /// Every linear layer, in layout order.
-    pub const ALL: [Self; 7] = [
-        Self::Query,
-        Self::Key,
-        Self::Value,
-        Self::Output,
-        Self::Gate,
-        Self::Up,
-        Self::Down,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Query, Self::Key, Self::Value, Self::Output, Self::Gate, Self::Up, Self::Down];
 
     /// The short name adapters use in `target_modules`.
     pub fn short_name(self) -> &'static str {
@@ -86,12 +79,7 @@ pub(crate) enum Slot {
 }
 
 impl Slot {
-    pub(crate) const ALL: [Self; 4] = [
-        Self::AttentionIn,
-        Self::AttentionOut,
-        Self::MlpIn,
-        Self::MlpOut,
-    ];
+    pub(crate) const ALL: [Self; 4] = [Self::AttentionIn, Self::AttentionOut, Self::MlpIn, Self::MlpOut];
 
     pub(crate) fn index(self) -> usize {
         match self {
@@ -234,22 +222,12 @@ impl AdapterLayout {
                 .map(|module| {
                     let (outputs, _) = layer.module_shape(module);
                     let column = layer.module_column(module);
-                    AdapterModule {
-                        module,
-                        column,
-                        outputs,
-                        b: take(outputs * rank),
-                    }
+                    AdapterModule { module, column, outputs, b: take(outputs * rank) }
                 })
                 .collect();
             AdapterSlot { a, modules }
         });
-        Self {
-            rank,
-            scale,
-            slots,
-            total: at,
-        }
+        Self { rank, scale, slots, total: at }
     }
 
     /// The slot with adapters, or `None` where it has none.

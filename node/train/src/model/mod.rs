@@ -4,14 +4,17 @@
 //! layer and one for the head on candle's tape, which carries the gradients between
 //! them. Only what is trained gets a gradient.
 
+pub mod adapter;
 pub mod config;
 pub mod layout;
 pub(crate) mod weights;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Tensor, Var};
+use tiltyard_proto::score::Fault;
 
 use crate::kernel::dropout::Dropout;
 use crate::kernel::head::{Head, Target};
@@ -52,6 +55,18 @@ pub enum ModelError {
     /// The tape failed: a bug or a lack of memory.
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),
+}
+
+impl ModelError {
+    /// The fault that a judge reports for an entrant that causes this.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Load(error) => error.fault(),
+            Self::Config(_) => Fault::Malformed,
+            Self::Batch { .. } => Fault::EvaluationUnusable,
+            Self::Encode { .. } | Self::Tensor(_) => Fault::Crashed,
+        }
+    }
 }
 
 /// Sequences laid end to end, and the positions whose next token is predicted.
@@ -145,6 +160,17 @@ impl Model {
         Ok(Self::assemble(config, layout, weights))
     }
 
+    /// Replaces the base weights by a fully tuned checkpoint of exactly the same tensors.
+    ///
+    /// # Errors
+    /// [`ModelError::Load`] naming the rule the file breaks.
+    pub fn load_checkpoint(&mut self, folder: &Path, limit: u64) -> Result<(), ModelError> {
+        let path = folder.join("model.safetensors");
+        self.base = Weights::load(&path, limit, &self.config, &self.layout)?;
+        self.use_adapter(None);
+        Ok(())
+    }
+
     /// Starts a model of random weights.
     ///
     /// # Errors
@@ -180,11 +206,7 @@ impl Model {
 
     /// The number of base parameters.
     pub fn parameters(&self) -> usize {
-        self.base
-            .all()
-            .iter()
-            .map(|tensor| tensor.elem_count())
-            .sum()
+        self.base.all().iter().map(|tensor| tensor.elem_count()).sum()
     }
 
     /// Makes every base weight trainable and drops any adapter.
@@ -192,9 +214,7 @@ impl Model {
     /// # Errors
     /// [`ModelError::Tensor`] when the variables cannot be made.
     pub fn train_base(&mut self) -> Result<(), ModelError> {
-        self.base = self
-            .base
-            .try_map(|tensor| Ok(Var::from_tensor(tensor)?.as_tensor().clone()))?;
+        self.base = self.base.try_map(|tensor| Ok(Var::from_tensor(tensor)?.as_tensor().clone()))?;
         self.adapter = None;
         self.trained = Trained::Base;
         Ok(())
@@ -216,6 +236,28 @@ impl Model {
         self.trained = Trained::Nothing;
     }
 
+    /// Goes on training the adapter in use.
+    ///
+    /// # Errors
+    /// [`ModelError::Tensor`] when the variables cannot be made.
+    pub fn train_current_adapter(&mut self) -> Result<(), ModelError> {
+        match self.adapter.take() {
+            None => Ok(()),
+            Some(adapter) => self.train_adapter(adapter),
+        }
+    }
+
+    /// Splits values in the order of the trained parameters into named tensors, as on disk.
+    ///
+    /// Adapter names come without PEFT's `base_model.model.` prefix.
+    pub fn name_values(&self, values: &[Vec<f32>]) -> BTreeMap<String, Vec<f32>> {
+        match (self.trained, &self.adapter) {
+            (Trained::Base, _) => Weights::name_values(&self.config, &self.layout, values),
+            (Trained::Adapter, Some(adapter)) => adapter.name_values(values),
+            (Trained::Adapter | Trained::Nothing, _) => BTreeMap::new(),
+        }
+    }
+
     /// The trained parameters, in one fixed order; empty when nothing is trained.
     pub(crate) fn variables(&self) -> Vec<&Tensor> {
         match (self.trained, &self.adapter) {
@@ -229,18 +271,13 @@ impl Model {
         let wrong = |fact: String| Err(ModelError::Batch { fact });
         if batch.segments.longest() > self.context() {
             let (longest, context) = (batch.segments.longest(), self.context());
-            return wrong(format!(
-                "a sequence of {longest} tokens exceeds the context of {context}"
-            ));
+            return wrong(format!("a sequence of {longest} tokens exceeds the context of {context}"));
         }
         let vocab = self.config.vocab;
         if let Some(id) = batch.ids.iter().find(|&&id| id as usize >= vocab) {
-            return wrong(format!(
-                "token {id} is not in the vocabulary of {vocab}; wrong tokenizer?"
-            ));
+            return wrong(format!("token {id} is not in the vocabulary of {vocab}; wrong tokenizer?"));
         }
-        let bad =
-            |target: &&Target| target.row >= batch.ids.len() || target.token as usize >= vocab;
+        let bad = |target: &&Target| target.row >= batch.ids.len() || target.token as usize >= vocab;
         match batch.targets.iter().find(bad) {
             None => Ok(()),
             Some(target) => wrong(format!("target {target:?} points outside the batch")),
@@ -251,10 +288,7 @@ impl Model {
         let mut x = embed(&elements(&self.base.embed)?, self.config.hidden, &batch.ids);
         for (layer, base) in self.base.layers.iter().enumerate() {
             let base = elements(base)?;
-            let theta = self
-                .adapter
-                .as_ref()
-                .map(|adapter| elements(&adapter.layers[layer]));
+            let theta = self.adapter.as_ref().map(|adapter| elements(&adapter.layers[layer]));
             let theta = theta.transpose()?;
             let adapter = self.adapter.as_ref().zip(theta.as_deref());
             let block = Block {
@@ -279,11 +313,7 @@ impl Model {
         self.check(batch)?;
         let x = self.hidden(batch)?;
         let (norm, matrix) = (elements(&self.base.norm)?, elements(self.base.matrix())?);
-        let head = Head {
-            norm: &norm,
-            matrix: &matrix,
-            eps: self.config.rms_eps,
-        };
+        let head = Head { norm: &norm, matrix: &matrix, eps: self.config.rms_eps };
         Ok(head.losses(&x, &batch.targets, None))
     }
 
@@ -293,9 +323,8 @@ impl Model {
     /// [`ModelError::Batch`] when the batch does not fit; [`ModelError::Tensor`] when the tape fails.
     pub fn gradients(&self, batch: &Batch, pass: Pass) -> Result<Gradients, ModelError> {
         self.check(batch)?;
-        let dropout = pass
-            .dropout
-            .and_then(|(seed, step, ppm)| Dropout::new(seed, step, ppm, batch.first_row));
+        let dropout =
+            pass.dropout.and_then(|(seed, step, ppm)| Dropout::new(seed, step, ppm, batch.first_row));
         let mut x = self.embedded(batch)?;
         for layer in 0..self.base.layers.len() {
             let (theta, trains) = self.block_parameters(layer);
@@ -321,9 +350,7 @@ impl Model {
             losses: losses.clone(),
             stash: Mutex::new(None),
         };
-        let mut store = x
-            .apply_op3(&self.base.norm, self.base.matrix(), head)?
-            .backward()?;
+        let mut store = x.apply_op3(&self.base.norm, self.base.matrix(), head)?.backward()?;
         let mut values = Vec::new();
         for variable in self.variables() {
             values.push(match store.remove(variable) {
@@ -337,9 +364,7 @@ impl Model {
 
     fn embedded(&self, batch: &Batch) -> Result<Tensor, ModelError> {
         if self.trained == Trained::Base {
-            return Ok(self.base.embed.apply_op1(EmbedOp {
-                ids: batch.ids.clone(),
-            })?);
+            return Ok(self.base.embed.apply_op1(EmbedOp { ids: batch.ids.clone() })?);
         }
         let x = embed(&elements(&self.base.embed)?, self.config.hidden, &batch.ids);
         let shape = (batch.ids.len(), self.config.hidden);
@@ -352,13 +377,7 @@ impl Model {
             None => (base, Trains::Base),
             Some(adapter) => {
                 let layout = adapter.layout.clone();
-                (
-                    &adapter.layers[layer],
-                    Trains::Adapter {
-                        base: base.clone(),
-                        layout,
-                    },
-                )
+                (&adapter.layers[layer], Trains::Adapter { base: base.clone(), layout })
             }
         }
     }
@@ -368,7 +387,6 @@ impl Model {
     /// # Errors
     /// [`ModelError::Encode`] when the format refuses them.
     pub fn to_safetensors(&self, file_type: FileType) -> Result<Vec<u8>, ModelError> {
-        self.base
-            .to_safetensors(&self.config, &self.layout, file_type)
+        self.base.to_safetensors(&self.config, &self.layout, file_type)
     }
 }

@@ -56,43 +56,22 @@ fn places(config: &Config, layout: &LayerLayout) -> Vec<Place> {
     let (vocab, hidden) = (config.vocab, config.hidden);
     let whole = |name: &str, part, shape: Vec<usize>| {
         let range = 0..shape.iter().product();
-        Place {
-            name: name.to_owned(),
-            part,
-            range,
-            shape,
-        }
+        Place { name: name.to_owned(), part, range, shape }
     };
-    let mut places = vec![whole(
-        "model.embed_tokens.weight",
-        Part::Embed,
-        vec![vocab, hidden],
-    )];
+    let mut places = vec![whole("model.embed_tokens.weight", Part::Embed, vec![vocab, hidden])];
     for layer in 0..config.layers {
         let part = Part::Layer(layer);
         let name = |path: &str| format!("model.layers.{layer}.{path}.weight");
-        let norms = [
-            ("input_layernorm", &layout.input_norm),
-            ("post_attention_layernorm", &layout.post_norm),
-        ];
+        let norms =
+            [("input_layernorm", &layout.input_norm), ("post_attention_layernorm", &layout.post_norm)];
         for (path, range) in norms {
             let (range, shape) = (range.clone(), vec![hidden]);
-            places.push(Place {
-                name: name(path),
-                part,
-                range,
-                shape,
-            });
+            places.push(Place { name: name(path), part, range, shape });
         }
         for module in Module::ALL {
             let (outputs, inputs) = layout.module_shape(module);
             let (range, shape) = (layout.module_range(module), vec![outputs, inputs]);
-            places.push(Place {
-                name: name(module.path()),
-                part,
-                range,
-                shape,
-            });
+            places.push(Place { name: name(module.path()), part, range, shape });
         }
     }
     places.push(whole("model.norm.weight", Part::Norm, vec![hidden]));
@@ -105,10 +84,7 @@ fn places(config: &Config, layout: &LayerLayout) -> Vec<Place> {
 impl Weights {
     /// The names and shapes of every tensor of a model of this configuration.
     pub(crate) fn schema(config: &Config, layout: &LayerLayout) -> BTreeMap<String, Vec<usize>> {
-        places(config, layout)
-            .into_iter()
-            .map(|place| (place.name, place.shape))
-            .collect()
+        places(config, layout).into_iter().map(|place| (place.name, place.shape)).collect()
     }
 
     /// Reads `model.safetensors`, which must hold exactly the schema's tensors.
@@ -124,11 +100,7 @@ impl Weights {
     }
 
     /// Draws small random weights: normal with deviation 0.02, less into the residual stream.
-    pub(crate) fn random(
-        config: &Config,
-        layout: &LayerLayout,
-        seed: u64,
-    ) -> Result<Self, ModelError> {
+    pub(crate) fn random(config: &Config, layout: &LayerLayout, seed: u64) -> Result<Self, ModelError> {
         let mut rng = Rng::new(seed);
         let residual = 0.02 / (2.0 * config.layers as f32).sqrt();
         Self::build(config, layout, |place| {
@@ -136,11 +108,7 @@ impl Weights {
                 place.name.ends_with("o_proj.weight") || place.name.ends_with("down_proj.weight");
             let deviation = if into_residual { residual } else { 0.02 };
             let draw = |_| {
-                if place.shape.len() == 1 {
-                    1.0
-                } else {
-                    rng.normal() * deviation
-                }
+                if place.shape.len() == 1 { 1.0 } else { rng.normal() * deviation }
             };
             Ok(place.range.clone().map(draw).collect())
         })
@@ -167,16 +135,12 @@ impl Weights {
             }
         }
         let (cpu, matrix) = (&Device::Cpu, (config.vocab, config.hidden));
-        let layers = layers
-            .into_iter()
-            .map(|flat| Tensor::from_vec(flat, layout.total, cpu));
+        let layers = layers.into_iter().map(|flat| Tensor::from_vec(flat, layout.total, cpu));
         Ok(Self {
             embed: Tensor::from_vec(embed, matrix, cpu)?,
             layers: layers.collect::<Result<_, _>>()?,
             norm: Tensor::from_vec(norm, config.hidden, cpu)?,
-            head: head
-                .map(|head| Tensor::from_vec(head, matrix, cpu))
-                .transpose()?,
+            head: head.map(|head| Tensor::from_vec(head, matrix, cpu)).transpose()?,
         })
     }
 
@@ -194,6 +158,25 @@ impl Weights {
         all
     }
 
+    /// Splits values in the order of [`Self::all`] into named tensors.
+    pub(crate) fn name_values(
+        config: &Config,
+        layout: &LayerLayout,
+        values: &[Vec<f32>],
+    ) -> BTreeMap<String, Vec<f32>> {
+        let index = |part| match part {
+            Part::Embed => 0,
+            Part::Layer(layer) => 1 + layer,
+            Part::Norm => 1 + config.layers,
+            Part::Head => 2 + config.layers,
+        };
+        let named = places(config, layout).into_iter().filter_map(|place| {
+            let part = values.get(index(place.part))?.get(place.range)?;
+            Some((place.name, part.to_vec()))
+        });
+        named.collect()
+    }
+
     /// Replaces every parameter with what `f` makes of it.
     pub(crate) fn try_map(
         &self,
@@ -201,11 +184,7 @@ impl Weights {
     ) -> candle_core::Result<Self> {
         Ok(Self {
             embed: f(&self.embed)?,
-            layers: self
-                .layers
-                .iter()
-                .map(&mut f)
-                .collect::<candle_core::Result<_>>()?,
+            layers: self.layers.iter().map(&mut f).collect::<candle_core::Result<_>>()?,
             norm: f(&self.norm)?,
             head: self.head.as_ref().map(f).transpose()?,
         })
@@ -227,11 +206,7 @@ impl Weights {
                 Part::Layer(layer) => &self.layers[layer],
             };
             let values = elements(tensor)?;
-            named.push((
-                place.name,
-                place.shape,
-                to_bytes(&values[place.range], file_type),
-            ));
+            named.push((place.name, place.shape, to_bytes(&values[place.range], file_type)));
         }
         to_safetensors(&named, file_type)
     }
@@ -240,20 +215,14 @@ impl Weights {
 /// Encodes values little-endian.
 pub(crate) fn to_bytes(values: &[f32], file_type: FileType) -> Vec<u8> {
     match file_type {
-        FileType::F32 => values
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect(),
+        FileType::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
         FileType::Bf16 => {
             let round = |value: &f32| {
                 let bits = value.to_bits();
                 let half = 0x7FFF + ((bits >> 16) & 1);
                 ((bits.wrapping_add(half)) >> 16) as u16
             };
-            values
-                .iter()
-                .flat_map(|value| round(value).to_le_bytes())
-                .collect()
+            values.iter().flat_map(|value| round(value).to_le_bytes()).collect()
         }
     }
 }
@@ -269,16 +238,11 @@ pub(crate) fn to_safetensors(
     };
     let mut views = Vec::with_capacity(named.len());
     for (name, shape, bytes) in named {
-        let view =
-            TensorView::new(dtype, shape.clone(), bytes).map_err(|error| ModelError::Encode {
-                fact: format!("{name}: {error}"),
-            })?;
+        let view = TensorView::new(dtype, shape.clone(), bytes)
+            .map_err(|error| ModelError::Encode { fact: format!("{name}: {error}") })?;
         views.push((name.as_str(), view));
     }
-    let metadata = [("format".to_owned(), "pt".to_owned())]
-        .into_iter()
-        .collect();
-    safetensors::serialize(views, Some(metadata)).map_err(|error| ModelError::Encode {
-        fact: error.to_string(),
-    })
+    let metadata = [("format".to_owned(), "pt".to_owned())].into_iter().collect();
+    safetensors::serialize(views, Some(metadata))
+        .map_err(|error| ModelError::Encode { fact: error.to_string() })
 }

@@ -43,10 +43,7 @@ pub(crate) struct Grads<'a> {
 impl Grads<'_> {
     fn group(&mut self, layout: &LayerLayout, slot: Slot) -> GroupGrads<'_> {
         GroupGrads {
-            weight: self
-                .base
-                .as_deref_mut()
-                .map(|base| &mut base[layout.slots[slot.index()].clone()]),
+            weight: self.base.as_deref_mut().map(|base| &mut base[layout.slots[slot.index()].clone()]),
             adapter: self.adapter.as_deref_mut(),
         }
     }
@@ -61,18 +58,11 @@ impl Block<'_> {
                 theta,
                 rank: layout.rank,
                 scale: layout.scale,
-                dropout: self
-                    .dropout
-                    .map(|dropout| (dropout, self.layer, slot.index())),
+                dropout: self.dropout.map(|dropout| (dropout, self.layer, slot.index())),
             })
         });
         let weight = &self.base[self.layout.slots[slot.index()].clone()];
-        Group {
-            weight,
-            inputs,
-            outputs,
-            adapter,
-        }
+        Group { weight, inputs, outputs, adapter }
     }
 
     fn run(&self, slot: Slot, x: &[f32], saved: &mut Saved) -> Vec<f32> {
@@ -90,22 +80,13 @@ impl Block<'_> {
 
     fn turn(&self, qkv: &mut [f32], turn: rope::Turn) {
         let heads = self.layout.heads;
-        self.rope.turn(
-            qkv,
-            heads.row(),
-            heads.query + heads.key,
-            self.segments,
-            turn,
-        );
+        self.rope.turn(qkv, heads.row(), heads.query + heads.key, self.segments, turn);
     }
 
     /// Computes the layer's output for `x` (`rows x hidden`), and what [`Self::backward`] needs.
     pub(crate) fn forward(&self, x: &[f32]) -> (Vec<f32>, Saved) {
         let (layout, rows) = (self.layout, self.segments.total());
-        let mut saved = Saved {
-            normed: self.norm(x, &layout.input_norm),
-            ..Saved::default()
-        };
+        let mut saved = Saved { normed: self.norm(x, &layout.input_norm), ..Saved::default() };
         let normed = std::mem::take(&mut saved.normed);
         saved.qkv = self.run(Slot::AttentionIn, &normed, &mut saved);
         saved.normed = normed;
@@ -120,36 +101,15 @@ impl Block<'_> {
         swiglu::forward(&gate_up, layout.inner, &mut gated);
         let mut out = self.run(Slot::MlpOut, &gated, &mut saved);
         math::add_into(&mut out, &middle);
-        let saved = Saved {
-            attended,
-            middle,
-            post_normed,
-            gate_up,
-            gated,
-            ..saved
-        };
+        let saved = Saved { attended, middle, post_normed, gate_up, gated, ..saved };
         (out, saved)
     }
 
-    fn back(
-        &self,
-        slot: Slot,
-        x: &[f32],
-        saved: &Saved,
-        dout: &[f32],
-        grads: &mut Grads<'_>,
-    ) -> Vec<f32> {
+    fn back(&self, slot: Slot, x: &[f32], saved: &Saved, dout: &[f32], grads: &mut Grads<'_>) -> Vec<f32> {
         let (rows, group) = (self.segments.total(), self.group(slot));
         let mut dx = vec![0f32; rows * group.inputs];
         let low = &saved.low[slot.index()];
-        group.backward(
-            x,
-            rows,
-            low,
-            dout,
-            Some(&mut dx),
-            grads.group(self.layout, slot),
-        );
+        group.backward(x, rows, low, dout, Some(&mut dx), grads.group(self.layout, slot));
         dx
     }
 
@@ -161,18 +121,8 @@ impl Block<'_> {
         dx: &mut [f32],
         grads: &mut Grads<'_>,
     ) {
-        let dweight = grads
-            .base
-            .as_deref_mut()
-            .map(|base| &mut base[range.clone()]);
-        norm::backward(
-            x,
-            &self.base[range.clone()],
-            self.layout.eps,
-            dy,
-            dx,
-            dweight,
-        );
+        let dweight = grads.base.as_deref_mut().map(|base| &mut base[range.clone()]);
+        norm::backward(x, &self.base[range.clone()], self.layout.eps, dy, dx, dweight);
     }
 
     /// Adds the layer's parameter gradients and returns the gradient towards `x`.
@@ -193,24 +143,11 @@ impl Block<'_> {
         swiglu::backward(&saved.gate_up, layout.inner, &dgated, &mut dgate_up);
         let dpost = self.back(Slot::MlpIn, &saved.post_normed, saved, &dgate_up, grads);
         let mut dmiddle = dout.to_vec();
-        self.back_norm(
-            &layout.post_norm,
-            &saved.middle,
-            &dpost,
-            &mut dmiddle,
-            grads,
-        );
+        self.back_norm(&layout.post_norm, &saved.middle, &dpost, &mut dmiddle, grads);
         let dattended = self.back(Slot::AttentionOut, &saved.attended, saved, &dmiddle, grads);
         let mut dqkv = vec![0f32; rows * layout.heads.row()];
         let (qkv, attended) = (&saved.qkv, &saved.attended);
-        attention::backward(
-            layout.heads,
-            qkv,
-            self.segments,
-            attended,
-            &dattended,
-            &mut dqkv,
-        );
+        attention::backward(layout.heads, qkv, self.segments, attended, &dattended, &mut dqkv);
         self.turn(&mut dqkv, rope::Turn::Backward);
         if !wants_dx && grads.base.is_none() {
             let group = self.group(Slot::AttentionIn);

@@ -72,13 +72,7 @@ impl Group<'_> {
     pub(crate) fn forward(&self, x: &[f32], rows: usize, out: &mut [f32]) -> Vec<f32> {
         let input = Mat::dense(x, rows, self.inputs);
         let weight = Mat::dense(self.weight, self.outputs, self.inputs);
-        gemm(
-            MatMut::dense(out, rows, self.outputs),
-            Write::Replace,
-            1.0,
-            input,
-            weight.t(),
-        );
+        gemm(MatMut::dense(out, rows, self.outputs), Write::Replace, 1.0, input, weight.t());
         let Some(lora) = &self.adapter else {
             return Vec::new();
         };
@@ -87,24 +81,12 @@ impl Group<'_> {
         let masked = lora.input(x, self.inputs);
         let masked = Mat::dense(&masked, rows, self.inputs);
         let dst = MatMut::dense(&mut low, rows, width);
-        gemm(
-            dst,
-            Write::Replace,
-            lora.scale,
-            masked,
-            lora.a(self.inputs).t(),
-        );
+        gemm(dst, Write::Replace, lora.scale, masked, lora.a(self.inputs).t());
         for (at, module) in lora.slot.modules.iter().enumerate() {
             let low = Mat::strided(&low[at * lora.rank..], rows, lora.rank, width);
             let columns = &mut out[module.column..];
             let dst = MatMut::strided(columns, rows, module.outputs, self.outputs);
-            gemm(
-                dst,
-                Write::Add,
-                1.0,
-                low,
-                lora.b(&module.b, module.outputs).t(),
-            );
+            gemm(dst, Write::Add, 1.0, low, lora.b(&module.b, module.outputs).t());
         }
         low
     }
@@ -122,23 +104,11 @@ impl Group<'_> {
         let d = Mat::dense(dout, rows, self.outputs);
         if let Some(dx) = dx.as_deref_mut() {
             let weight = Mat::dense(self.weight, self.outputs, self.inputs);
-            gemm(
-                MatMut::dense(dx, rows, self.inputs),
-                Write::Replace,
-                1.0,
-                d,
-                weight,
-            );
+            gemm(MatMut::dense(dx, rows, self.inputs), Write::Replace, 1.0, d, weight);
         }
         if let Some(dweight) = grads.weight {
             let dst = MatMut::dense(dweight, self.outputs, self.inputs);
-            gemm(
-                dst,
-                Write::Add,
-                1.0,
-                d.t(),
-                Mat::dense(x, rows, self.inputs),
-            );
+            gemm(dst, Write::Add, 1.0, d.t(), Mat::dense(x, rows, self.inputs));
         }
         if let (Some(lora), Some(dtheta)) = (&self.adapter, grads.adapter) {
             self.backward_lora(lora, x, rows, low, dout, dx, dtheta);
@@ -164,24 +134,12 @@ impl Group<'_> {
             let db = MatMut::dense(&mut dtheta[module.b.clone()], module.outputs, lora.rank);
             gemm(db, Write::Add, 1.0, d.t(), low);
             let dst = MatMut::strided(&mut dlow[at * lora.rank..], rows, lora.rank, width);
-            gemm(
-                dst,
-                Write::Replace,
-                lora.scale,
-                d,
-                lora.b(&module.b, module.outputs),
-            );
+            gemm(dst, Write::Replace, lora.scale, d, lora.b(&module.b, module.outputs));
         }
         let dlow = Mat::dense(&dlow, rows, width);
         let masked = lora.input(x, self.inputs);
         let da = MatMut::dense(&mut dtheta[lora.slot.a.clone()], width, self.inputs);
-        gemm(
-            da,
-            Write::Add,
-            1.0,
-            dlow.t(),
-            Mat::dense(&masked, rows, self.inputs),
-        );
+        gemm(da, Write::Add, 1.0, dlow.t(), Mat::dense(&masked, rows, self.inputs));
         let Some(dx) = dx else { return };
         match lora.dropout {
             None => {

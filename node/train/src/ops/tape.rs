@@ -7,8 +7,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Storage, Tensor,
-    bail,
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Storage, Tensor, bail,
 };
 
 use crate::kernel::dropout::Dropout;
@@ -31,9 +30,7 @@ struct Elements<G> {
 /// When the tensor is not contiguous, not `f32` or not on the CPU.
 pub(crate) fn elements(tensor: &Tensor) -> Result<impl Deref<Target = [f32]> + '_> {
     let (guard, layout) = tensor.storage_and_layout();
-    let Some((start, end)) = layout.contiguous_offsets() else {
-        bail!("tensor is not contiguous")
-    };
+    let Some((start, end)) = layout.contiguous_offsets() else { bail!("tensor is not contiguous") };
     match &*guard {
         Storage::Cpu(CpuStorage::F32(_)) => Ok(Elements { guard, start, end }),
         Storage::Cpu(_) | Storage::Cuda(_) | Storage::Metal(_) => {
@@ -54,9 +51,7 @@ impl<G: Deref<Target = Storage>> Deref for Elements<G> {
 }
 
 fn stored<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let Some((start, end)) = layout.contiguous_offsets() else {
-        bail!("tensor is not contiguous")
-    };
+    let Some((start, end)) = layout.contiguous_offsets() else { bail!("tensor is not contiguous") };
     Ok(&storage.as_slice::<f32>()?[start..end])
 }
 
@@ -110,10 +105,7 @@ pub(crate) enum Trains {
     /// The layer's own weights; there is no adapter.
     Base,
     /// The adapter; the layer's weights are frozen and held here.
-    Adapter {
-        base: Tensor,
-        layout: Arc<AdapterLayout>,
-    },
+    Adapter { base: Tensor, layout: Arc<AdapterLayout> },
 }
 
 /// One decoder layer: operands are its input and its trained parameters.
@@ -187,24 +179,13 @@ impl CustomOp2 for BlockOp {
         let dx = self.with_block(&theta, |block| {
             let saved = saved.unwrap_or_else(|| block.forward(&x).1);
             let mut grads = match &self.trains {
-                Trains::Base => Grads {
-                    base: Some(&mut dtheta),
-                    adapter: None,
-                },
-                Trains::Adapter { .. } => Grads {
-                    base: None,
-                    adapter: Some(&mut dtheta),
-                },
+                Trains::Base => Grads { base: Some(&mut dtheta), adapter: None },
+                Trains::Adapter { .. } => Grads { base: None, adapter: Some(&mut dtheta) },
             };
             block.backward(&x, &saved, &grad, self.wants_dx, &mut grads)
         })?;
-        let dx = dx
-            .map(|dx| Tensor::from_vec(dx, x_shape, &Device::Cpu))
-            .transpose()?;
-        Ok((
-            dx,
-            Some(Tensor::from_vec(dtheta, theta_shape, &Device::Cpu)?),
-        ))
+        let dx = dx.map(|dx| Tensor::from_vec(dx, x_shape, &Device::Cpu)).transpose()?;
+        Ok((dx, Some(Tensor::from_vec(dtheta, theta_shape, &Device::Cpu)?)))
     }
 }
 
@@ -244,21 +225,11 @@ impl CustomOp3 for HeadOp {
         let mut dx = vec![0f32; x.len()];
         let mut dnorm = self.trains.then(|| vec![0f32; norm.len()]);
         let mut dmatrix = self.trains.then(|| vec![0f32; matrix.len()]);
-        let grads = head::Grads {
-            dx: &mut dx,
-            dnorm: dnorm.as_deref_mut(),
-            dmatrix: dmatrix.as_deref_mut(),
-        };
-        let head = Head {
-            norm,
-            matrix,
-            eps: self.eps,
-        };
+        let grads = head::Grads { dx: &mut dx, dnorm: dnorm.as_deref_mut(), dmatrix: dmatrix.as_deref_mut() };
+        let head = Head { norm, matrix, eps: self.eps };
         let losses = head.losses(x, &self.targets, Some(grads));
         let weighted = losses.iter().zip(self.targets.iter());
-        let total: f64 = weighted
-            .map(|(loss, target)| loss * f64::from(target.weight))
-            .sum();
+        let total: f64 = weighted.map(|(loss, target)| loss * f64::from(target.weight)).sum();
         *unlock(self.losses.lock()) = losses;
         *unlock(self.stash.lock()) = Some((dx, dnorm, dmatrix));
         Ok((CpuStorage::F32(vec![total as f32]), Shape::from(())))

@@ -136,38 +136,25 @@ impl LoadError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Read { .. } => Fault::Unavailable,
-            Self::NotAFile { .. } | Self::OtherFormat { .. } | Self::Malformed { .. } => {
-                Fault::Malformed
-            }
+            Self::NotAFile { .. } | Self::OtherFormat { .. } | Self::Malformed { .. } => Fault::Malformed,
             Self::WrongType { .. } => Fault::Malformed,
-            Self::FileTooLarge { .. }
-            | Self::HeaderTooLarge { .. }
-            | Self::TooManyTensors { .. } => Fault::OverLimits,
-            Self::Missing { .. } | Self::Unexpected { .. } | Self::WrongShape { .. } => {
-                Fault::WrongBase
+            Self::FileTooLarge { .. } | Self::HeaderTooLarge { .. } | Self::TooManyTensors { .. } => {
+                Fault::OverLimits
             }
+            Self::Missing { .. } | Self::Unexpected { .. } | Self::WrongShape { .. } => Fault::WrongBase,
             Self::NotFinite { .. } => Fault::NotFinite,
         }
     }
 }
 
 fn open(path: &Path, limit: u64) -> Result<(File, u64), LoadError> {
-    let read = |source| LoadError::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let read = |source| LoadError::Read { path: path.to_owned(), source };
     let meta = std::fs::symlink_metadata(path).map_err(read)?;
     if !meta.is_file() {
-        return Err(LoadError::NotAFile {
-            path: path.to_owned(),
-        });
+        return Err(LoadError::NotAFile { path: path.to_owned() });
     }
     if meta.len() > limit {
-        return Err(LoadError::FileTooLarge {
-            path: path.to_owned(),
-            bytes: meta.len(),
-            limit,
-        });
+        return Err(LoadError::FileTooLarge { path: path.to_owned(), bytes: meta.len(), limit });
     }
     Ok((File::open(path).map_err(read)?, meta.len()))
 }
@@ -179,10 +166,7 @@ fn open(path: &Path, limit: u64) -> Result<(File, u64), LoadError> {
 pub fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>, LoadError> {
     let (file, _) = open(path, limit)?;
     let mut bytes = Vec::new();
-    let read = |source| LoadError::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let read = |source| LoadError::Read { path: path.to_owned(), source };
     file.take(limit).read_to_end(&mut bytes).map_err(read)?;
     Ok(bytes)
 }
@@ -236,10 +220,7 @@ struct Entry {
 
 impl fmt::Debug for TensorFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TensorFile")
-            .field("path", &self.path)
-            .field("bytes", &self.bytes.len())
-            .finish()
+        f.debug_struct("TensorFile").field("path", &self.path).field("bytes", &self.bytes.len()).finish()
     }
 }
 
@@ -262,44 +243,23 @@ impl TensorFile {
     /// before anything else is read.
     pub fn read(path: &Path, limit: u64) -> Result<Self, LoadError> {
         let (mut file, size) = open(path, limit)?;
-        let read = |source| LoadError::Read {
-            path: path.to_owned(),
-            source,
-        };
+        let read = |source| LoadError::Read { path: path.to_owned(), source };
         let mut start = Vec::with_capacity(9);
-        file.by_ref()
-            .take(9)
-            .read_to_end(&mut start)
-            .map_err(read)?;
+        file.by_ref().take(9).read_to_end(&mut start).map_err(read)?;
         let header = Self::check_start(path, &start, size)?;
         let mut bytes = start;
         let rest = (8 + header).saturating_sub(bytes.len() as u64);
-        file.by_ref()
-            .take(rest)
-            .read_to_end(&mut bytes)
-            .map_err(read)?;
+        file.by_ref().take(rest).read_to_end(&mut bytes).map_err(read)?;
         Self::check_header(path, bytes.get(8..).unwrap_or_default())?;
-        file.take(limit.saturating_sub(bytes.len() as u64))
-            .read_to_end(&mut bytes)
-            .map_err(read)?;
+        file.take(limit.saturating_sub(bytes.len() as u64)).read_to_end(&mut bytes).map_err(read)?;
         let entries = Self::index(path, &bytes)?;
-        Ok(Self {
-            path: path.to_owned(),
-            bytes,
-            entries,
-        })
+        Ok(Self { path: path.to_owned(), bytes, entries })
     }
 
     fn check_start(path: &Path, start: &[u8], size: u64) -> Result<u64, LoadError> {
         let malformed = |fact: &str| match sniff(start) {
-            Some(format) => LoadError::OtherFormat {
-                path: path.to_owned(),
-                format,
-            },
-            None => LoadError::Malformed {
-                path: path.to_owned(),
-                fact: fact.to_owned(),
-            },
+            Some(format) => LoadError::OtherFormat { path: path.to_owned(), format },
+            None => LoadError::Malformed { path: path.to_owned(), fact: fact.to_owned() },
         };
         let Some((length, after)) = start.split_first_chunk::<8>() else {
             return Err(malformed("shorter than its own header length"));
@@ -307,14 +267,8 @@ impl TensorFile {
         let header = u64::from_le_bytes(*length);
         if header > HEADER_BYTES_MAX {
             return Err(match sniff(start) {
-                Some(format) => LoadError::OtherFormat {
-                    path: path.to_owned(),
-                    format,
-                },
-                None => LoadError::HeaderTooLarge {
-                    path: path.to_owned(),
-                    bytes: header,
-                },
+                Some(format) => LoadError::OtherFormat { path: path.to_owned(), format },
+                None => LoadError::HeaderTooLarge { path: path.to_owned(), bytes: header },
             });
         }
         if after != b"{" {
@@ -327,40 +281,24 @@ impl TensorFile {
     }
 
     fn check_header(path: &Path, header: &[u8]) -> Result<(), LoadError> {
-        let malformed = |fact: String| LoadError::Malformed {
-            path: path.to_owned(),
-            fact,
-        };
+        let malformed = |fact: String| LoadError::Malformed { path: path.to_owned(), fact };
         let mut json = serde_json::Deserializer::from_slice(header);
-        match json
-            .deserialize_map(Census)
-            .map_err(|error| malformed(error.to_string()))?
-        {
+        match json.deserialize_map(Census).map_err(|error| malformed(error.to_string()))? {
             Ok(()) => Ok(()),
-            Err(name) if name.is_empty() => Err(LoadError::TooManyTensors {
-                path: path.to_owned(),
-            }),
+            Err(name) if name.is_empty() => Err(LoadError::TooManyTensors { path: path.to_owned() }),
             Err(name) => Err(malformed(format!("tensor {name} is listed twice"))),
         }
     }
 
     fn index(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Entry>, LoadError> {
-        let malformed = |fact: String| LoadError::Malformed {
-            path: path.to_owned(),
-            fact,
-        };
+        let malformed = |fact: String| LoadError::Malformed { path: path.to_owned(), fact };
         let (header, metadata) =
             SafeTensors::read_metadata(bytes).map_err(|error| malformed(error.to_string()))?;
-        let data = header
-            .checked_add(8)
-            .ok_or_else(|| malformed("header overflows".into()))?;
+        let data = header.checked_add(8).ok_or_else(|| malformed("header overflows".into()))?;
         let mut entries = BTreeMap::new();
         for (name, info) in metadata.tensors() {
             if info.shape.len() > DIMENSIONS_MAX {
-                return Err(malformed(format!(
-                    "tensor {name} has {} dimensions",
-                    info.shape.len()
-                )));
+                return Err(malformed(format!("tensor {name} has {} dimensions", info.shape.len())));
             }
             let (begin, end) = info.data_offsets;
             let range = data.saturating_add(begin)..data.saturating_add(end);
@@ -368,29 +306,14 @@ impl TensorFile {
                 return Err(malformed(format!("tensor {name} lies outside the file")));
             }
             let (dtype, shape) = (info.dtype, info.shape.clone());
-            entries.insert(
-                name,
-                Entry {
-                    dtype,
-                    shape,
-                    range,
-                },
-            );
+            entries.insert(name, Entry { dtype, shape, range });
         }
         if entries.len() > TENSORS_MAX {
-            return Err(LoadError::TooManyTensors {
-                path: path.to_owned(),
-            });
+            return Err(LoadError::TooManyTensors { path: path.to_owned() });
         }
-        let covered = entries
-            .values()
-            .map(|entry| entry.range.end)
-            .max()
-            .unwrap_or(data);
+        let covered = entries.values().map(|entry| entry.range.end).max().unwrap_or(data);
         if covered != bytes.len() {
-            return Err(malformed(
-                "bytes follow the last tensor, or some are missing".into(),
-            ));
+            return Err(malformed("bytes follow the last tensor, or some are missing".into()));
         }
         Ok(entries)
     }
@@ -414,18 +337,14 @@ impl TensorFile {
         }
         match self.entries.keys().find(|name| !schema.contains_key(*name)) {
             None => Ok(()),
-            Some(name) => Err(LoadError::Unexpected {
-                path: self.path.clone(),
-                name: name.clone(),
-            }),
+            Some(name) => Err(LoadError::Unexpected { path: self.path.clone(), name: name.clone() }),
         }
     }
 
     fn entry(&self, name: &str) -> Result<&Entry, LoadError> {
-        self.entries.get(name).ok_or_else(|| LoadError::Missing {
-            path: self.path.clone(),
-            name: name.to_owned(),
-        })
+        self.entries
+            .get(name)
+            .ok_or_else(|| LoadError::Missing { path: self.path.clone(), name: name.to_owned() })
     }
 
     /// Reads one tensor as `f32`, proving every value finite.
@@ -455,11 +374,7 @@ impl TensorFile {
             })?;
         match values.iter().position(|value| !value.is_finite()) {
             None => Ok(values),
-            Some(at) => Err(LoadError::NotFinite {
-                path: self.path.clone(),
-                name: name.to_owned(),
-                at,
-            }),
+            Some(at) => Err(LoadError::NotFinite { path: self.path.clone(), name: name.to_owned(), at }),
         }
     }
 }

@@ -1,0 +1,5 @@
+//! Integration tests of the training crate.
+#![allow(missing_docs, reason = "a test binary has no readers of documentation")]
+
+mod peft;
+mod stock;
