@@ -50,9 +50,8 @@ pub(crate) struct Kills {
 impl Kills {
     /// Draws the kills of a run.
     pub(crate) fn draw(seed: Seed, validators: usize, miners: usize) -> Self {
-        let index = |purpose: &str, count: usize| {
-            usize::try_from(seed.below(purpose, count as u64)).unwrap_or(0)
-        };
+        let index =
+            |purpose: &str, count: usize| usize::try_from(seed.below(purpose, count as u64)).unwrap_or(0);
         Self {
             validator: index("kill/validator", validators),
             validator_after_blocks: 10 + seed.below("kill/validator-at", 20),
@@ -87,9 +86,8 @@ pub(crate) fn split(seed: Seed, folder: &Path) -> Result<Split> {
     ensure!(rows.len() > evaluation_rows, "{} has no rows to train on", folder.display());
     rows.sort_by_key(|(_, key)| *key);
     let (evaluation, training) = rows.split_at(evaluation_rows);
-    let join = |rows: &[(&str, [u8; 32])]| {
-        rows.iter().fold(String::new(), |text, (row, _)| text + row + "\n")
-    };
+    let join =
+        |rows: &[(&str, [u8; 32])]| rows.iter().fold(String::new(), |text, (row, _)| text + row + "\n");
     Ok(Split { training: join(training), evaluation: join(evaluation) })
 }
 

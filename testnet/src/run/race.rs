@@ -133,9 +133,9 @@ fn paint(picture: &Picture, seconds: f64) -> String {
             let filled = ((runner.done.clamp(0.0, 1.0) * BAR as f64).round() as usize).min(BAR);
             let bar = format!("{}{}", "█".repeat(filled), "░".repeat(BAR - filled));
             let loss = runner.loss.map_or_else(|| "       ".to_owned(), |loss| format!("{loss:7.4}"));
-            let score = runner.score.map_or_else(String::new, |(mean, gain)| {
-                format!("  score {mean:.4}  gain {gain:+.1} %")
-            });
+            let score = runner
+                .score
+                .map_or_else(String::new, |(mean, gain)| format!("  score {mean:.4}  gain {gain:+.1} %"));
             let _ = writeln!(
                 out,
                 "  {:<9} {:<11} {bar} step {:>5}  loss {loss}  {}{score}",

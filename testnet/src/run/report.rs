@@ -102,6 +102,10 @@ impl Report {
         require(self.state_roots_equal, "state roots differ".to_owned());
         require(self.supply_conserved, "supply is not conserved".to_owned());
         require(self.receipt_verified, "the winner's receipt was not verified".to_owned());
+        for role in ["validator", "miner"] {
+            let killed = self.killed.iter().any(|killed| killed.role == role);
+            require(killed, format!("no {role} was killed and came back"));
+        }
         for killed in &self.killed {
             let name = &killed.node;
             require(killed.back_at_height.is_some(), format!("{name} did not catch up after its kill"));
@@ -109,7 +113,9 @@ impl Report {
             if killed.role == "miner" {
                 let came_through = self.tasks.iter().flat_map(|task| &task.entrants).any(|entrant| {
                     let tied = entrant.reason.contains("tied");
-                    entrant.miner == *name && entrant.resumed_from_step > 0 && (entrant.rank.is_some() || tied)
+                    entrant.miner == *name
+                        && entrant.resumed_from_step > 0
+                        && (entrant.rank.is_some() || tied)
                 });
                 require(came_through, format!("{name} was not ranked with a continued run"));
             }

@@ -38,8 +38,21 @@ const ABSENT: &[(&str, &str)] = &[
 
 /// Licences that a dependency may offer.
 const LICENCES: &[&str] = &[
-    "MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib",
-    "Unicode-3.0", "CC0-1.0", "0BSD", "Unlicense", "MPL-2.0", "BSL-1.0", "CDLA-Permissive-2.0", "MIT-0",
+    "MIT",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "Zlib",
+    "Unicode-3.0",
+    "CC0-1.0",
+    "0BSD",
+    "Unlicense",
+    "MPL-2.0",
+    "BSL-1.0",
+    "CDLA-Permissive-2.0",
+    "MIT-0",
 ];
 
 fn metadata() -> Value {
@@ -57,7 +70,8 @@ fn metadata() -> Value {
 fn packages(metadata: &Value) -> Vec<(String, String, Option<String>)> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let nodes = metadata["resolve"]["nodes"].as_array().expect("resolved graph");
-    let used: std::collections::BTreeSet<&str> = nodes.iter().filter_map(|node| node["id"].as_str()).collect();
+    let used: std::collections::BTreeSet<&str> =
+        nodes.iter().filter_map(|node| node["id"].as_str()).collect();
     metadata["packages"]
         .as_array()
         .expect("packages")
@@ -99,9 +113,7 @@ fn every_dependency_offers_a_licence_we_may_use() {
     for (name, version, licence) in packages(&metadata) {
         let licence = licence.unwrap_or_default();
         let fits = licence.replace('/', " OR ").split(" OR ").any(|choice| {
-            choice
-                .split(" AND ")
-                .all(|part| LICENCES.contains(&part.trim().trim_matches(['(', ')']).trim()))
+            choice.split(" AND ").all(|part| LICENCES.contains(&part.trim().trim_matches(['(', ')']).trim()))
         });
         assert!(fits, "{name} {version} has licence {licence:?}");
     }
