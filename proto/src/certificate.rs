@@ -113,11 +113,11 @@ impl Certificate {
         .payload()
     }
 
-    /// Checks shape, every signature, and that more than two thirds of the stake signed.
+    /// Checks shape, every signature, and that more than two thirds of the stake signed; returns the stake that did.
     ///
     /// # Errors
     /// [`CertificateError`] naming what does not fit.
-    pub fn verify(&self, verifier: &Verifier, set: &ValidatorSet) -> Result<(), CertificateError> {
+    pub fn verify(&self, verifier: &Verifier, set: &ValidatorSet) -> Result<Stake, CertificateError> {
         let members = set.members();
         let pairs = self
             .signed_by(members.len())
@@ -135,7 +135,7 @@ impl Certificate {
             signed = signed.saturating_add(member.stake);
         }
         if set.is_quorum(signed) {
-            Ok(())
+            Ok(signed)
         } else {
             Err(CertificateError::NoQuorum { height: self.height, signed, total: set.total() })
         }

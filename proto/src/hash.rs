@@ -36,6 +36,10 @@ pub mod context {
     pub const MERKLE_LEAF: &str = "tiltyard/merkle-leaf/v1";
     /// Inner node of a binary Merkle tree.
     pub const MERKLE_NODE: &str = "tiltyard/merkle-node/v1";
+    /// Number of leaves and top node → root of a binary Merkle tree.
+    pub const MERKLE_ROOT: &str = "tiltyard/merkle-root/v1";
+    /// Key and plaintext → nonce prefix of a sealed evaluation set.
+    pub const SEAL_NONCE: &str = "tiltyard/seal-nonce/v1";
     /// Training seed of a (task, miner) pair.
     pub const TRAINING_SEED: &str = "tiltyard/training-seed/v1";
     /// Gossip message ids.

@@ -1,6 +1,7 @@
 //! Binary Merkle trees over byte strings: transactions of a block, rows of a validator.
 //!
-//! Leaf and node hashes have their own domains; an odd node moves up unchanged; the empty tree has the all-zero root.
+//! Leaf and node hashes have their own domains; an odd node moves up unchanged. The root binds the number of leaves, so
+//! that a path cannot claim another one; the empty tree has the all-zero root (SPEC.md §8).
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,10 @@ fn node(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
     derive(context::MERKLE_NODE, &[left, right])
 }
 
+fn seal_count(count: u64, top: &[u8; 32]) -> MerkleRoot {
+    MerkleRoot::from_bytes(derive(context::MERKLE_ROOT, &[&count.to_be_bytes(), top]))
+}
+
 fn level_up(level: &[[u8; 32]]) -> Vec<[u8; 32]> {
     level
         .chunks(2)
@@ -40,10 +45,11 @@ fn level_up(level: &[[u8; 32]]) -> Vec<[u8; 32]> {
 /// Returns the root over `leaves`.
 pub fn root<T: AsRef<[u8]>>(leaves: impl IntoIterator<Item = T>) -> MerkleRoot {
     let mut level: Vec<[u8; 32]> = leaves.into_iter().map(|bytes| leaf(bytes.as_ref())).collect();
+    let count = level.len() as u64;
     while level.len() > 1 {
         level = level_up(&level);
     }
-    MerkleRoot::from_bytes(level.first().copied().unwrap_or([0; 32]))
+    level.first().map_or(MerkleRoot::from_bytes([0; 32]), |top| seal_count(count, top))
 }
 
 /// Returns the path of leaf `index`, or `None` past the end.
@@ -85,6 +91,6 @@ impl MerklePath {
             at >>= 1;
             width = width.div_ceil(2);
         }
-        siblings.next().is_none().then(|| MerkleRoot::from_bytes(hash))
+        siblings.next().is_none().then(|| seal_count(u64::from(self.count), &hash))
     }
 }

@@ -108,7 +108,7 @@ pub struct Account {
 /// Stake on its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unbonding {
-    /// Height at whose end it returns.
+    /// Height from which it may return; it does at the next end of an epoch with no task holding it.
     pub until: Height,
     /// Amount.
     pub amount: MicroCredits,
@@ -147,7 +147,7 @@ pub struct ValidatorRecord {
     pub duties: u32,
 }
 
-/// Where every micro-credit is. Their sum is genesis plus subsidy, after every block.
+/// Where every micro-credit is. Their sum is genesis plus subsidy plus faucet, after every block.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Granted at genesis, stakes included.
@@ -168,6 +168,8 @@ pub struct Totals {
     pub pending_subsidy: MicroCredits,
     /// Gone for good.
     pub burned: MicroCredits,
+    /// Issued by the faucet so far.
+    pub faucet: MicroCredits,
 }
 
 impl Totals {
@@ -185,7 +187,10 @@ impl Totals {
             self.burned,
         ];
         let held = places.into_iter().fold(0u128, |sum, part| sum.saturating_add(wide(part)));
-        held == wide(self.genesis).saturating_add(wide(self.subsidy))
+        let issued = [self.genesis, self.subsidy, self.faucet]
+            .into_iter()
+            .fold(0u128, |sum, part| sum.saturating_add(wide(part)));
+        held == issued
     }
 }
 
@@ -248,6 +253,8 @@ pub enum RefundCause {
     KeyDefault(KeyDefault),
     /// More than half of the opened stake judged the evaluation set unusable: the rest of the pot is burned.
     EvaluationUnusable,
+    /// More than half of the opened stake could not score the untouched base, and not for the evaluation set's sake.
+    BaseFaulty(Fault),
 }
 
 /// How the evaluation key failed.
@@ -257,7 +264,7 @@ pub enum KeyDefault {
     Absent,
     /// Opened before the bytes were held.
     Early,
-    /// Not the key that was committed to; counts only when the requester sent it.
+    /// Not the key that was committed to; counts only when the requester sent it and no right key followed in time.
     Wrong,
 }
 
@@ -272,7 +279,7 @@ pub struct TaskRecord {
     pub posted_by: TransactionId,
     /// Height of that transaction.
     pub posted_at: Height,
-    /// Last height of each phase.
+    /// Last height of each phase; the later ones move when a phase end is carried over to a later block.
     pub deadlines: Deadlines,
     /// Where it is.
     pub phase: Phase,
@@ -288,6 +295,8 @@ pub struct TaskRecord {
     pub key: Option<SealKey>,
     /// What the requester did wrong with the key, if anything.
     pub key_default: Option<KeyDefault>,
+    /// Entrants that went out before scoring, sorted; each already has its [`EntrantVerdict`].
+    pub out: Vec<PublicKey>,
 }
 
 /// The parameters that a task keeps for its whole life.
@@ -311,6 +320,8 @@ pub struct TaskRules {
     pub keep: Blocks,
     /// Leading zero bits of an unbonded entrant's stamp.
     pub stamp_bits: u8,
+    /// Nobody is evicted in so many last blocks of the commit window.
+    pub eviction_stop: Blocks,
 }
 
 /// How far an entrant has come.
@@ -337,7 +348,7 @@ pub struct Reveal {
     pub recipe: ByteBuf,
     /// Canonical manifest bytes.
     pub manifest_bytes: ByteBuf,
-    /// Stake of the committee members that hold the bytes.
+    /// Committee members that said they hold the bytes, sorted.
     pub held_by: Vec<PublicKey>,
 }
 
@@ -496,14 +507,14 @@ pub enum Reason {
     },
     /// Committed but did not reveal.
     NotRevealed,
-    /// Revealed, but at most 1/3 of the committee could get the bytes.
+    /// Revealed, but less than 1/3 of the committee could get the bytes: the bond is burned.
     NotHeld {
         /// Stake that held the bytes.
         held: Stake,
         /// Stake of the committee.
         total: Stake,
     },
-    /// Revealed, and between 1/3 and 2/3 of the committee held the bytes.
+    /// Revealed, and from 1/3 to 2/3 of the committee held the bytes: out, the bond returns.
     HeldByTooFew {
         /// Stake that held the bytes.
         held: Stake,
