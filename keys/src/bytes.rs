@@ -65,10 +65,7 @@ pub fn visit<'de, const N: usize, D: Deserializer<'de>>(
     name: &'static str,
     deserializer: D,
 ) -> Result<[u8; N], D::Error> {
-    let visitor = BytesVisitor::<N> {
-        name,
-        marker: PhantomData,
-    };
+    let visitor = BytesVisitor::<N> { name, marker: PhantomData };
     if deserializer.is_human_readable() {
         deserializer.deserialize_str(visitor)
     } else {

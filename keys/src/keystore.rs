@@ -53,7 +53,9 @@ pub enum KeystoreError {
         fact: String,
     },
     /// The password does not open it, or the file was changed.
-    #[error("the password does not open the key {key}, or the file was altered; try again or restore the backup")]
+    #[error(
+        "the password does not open the key {key}, or the file was altered; try again or restore the backup"
+    )]
     WrongPassword {
         /// Public key that the keystore claims to hold.
         key: PublicKey,
@@ -171,8 +173,7 @@ impl Keystore {
     /// [`KeystoreError`] when the password is missing or wrong, or the content is damaged.
     pub fn open(&self, password: Option<&str>) -> Result<SecretKey, KeystoreError> {
         let lines = split(&self.text)?;
-        let payload =
-            Zeroizing::new(hex::decode(lines.payload).map_err(|_| malformed("bad payload"))?);
+        let payload = Zeroizing::new(hex::decode(lines.payload).map_err(|_| malformed("bad payload"))?);
         let seed = if lines.lock == "open" {
             payload
         } else {
@@ -214,11 +215,8 @@ fn split(text: &str) -> Result<Lines<'_>, KeystoreError> {
     if next("empty")? != MAGIC {
         return Err(malformed("unknown first line"));
     }
-    let found = Lines {
-        public: next("no public key")?,
-        lock: next("no lock line")?,
-        payload: next("no payload")?,
-    };
+    let found =
+        Lines { public: next("no public key")?, lock: next("no lock line")?, payload: next("no payload")? };
     if lines.next().is_some() {
         return Err(malformed("trailing lines"));
     }
@@ -251,9 +249,8 @@ impl LockLine {
         if next()? != "argon2id" {
             return Err(malformed("unknown lock"));
         }
-        let mut number = || -> Result<u32, KeystoreError> {
-            next()?.parse().map_err(|_| malformed("bad lock number"))
-        };
+        let mut number =
+            || -> Result<u32, KeystoreError> { next()?.parse().map_err(|_| malformed("bad lock number")) };
         let (memory_kib, passes, lanes) = (number()?, number()?, number()?);
         // A hostile file must not make us hash for an hour or take gigabytes.
         if memory_kib > 1_048_576 || passes > 16 || lanes > 16 {

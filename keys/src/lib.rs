@@ -3,6 +3,15 @@
 //! Everything a key ever signs carries a domain tag and the genesis hash, so a signature made for one purpose or one
 //! network is noise for every other. This crate reads no file, no clock and no randomness: entropy is an argument.
 
+#![deny(
+    clippy::float_arithmetic,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_types,
+    clippy::disallowed_methods
+)]
+
 mod bytes;
 mod keystore;
 mod public;

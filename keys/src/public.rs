@@ -49,8 +49,7 @@ impl PublicKey {
     }
 
     pub(crate) fn to_verifying(self) -> Result<VerifyingKey, KeyError> {
-        let key = VerifyingKey::from_bytes(self.as_bytes())
-            .map_err(|_| KeyError::NotAPoint { key: self })?;
+        let key = VerifyingKey::from_bytes(self.as_bytes()).map_err(|_| KeyError::NotAPoint { key: self })?;
         if key.is_weak() {
             return Err(KeyError::Weak { key: self });
         }

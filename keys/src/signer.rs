@@ -13,7 +13,9 @@ pub enum SignatureError {
     #[error(transparent)]
     Key(#[from] KeyError),
     /// The signature does not fit key, purpose, network and payload.
-    #[error("signature by {key} does not fit this {purpose} on this network; sign it again with the right key and genesis")]
+    #[error(
+        "signature by {key} does not fit this {purpose} on this network; sign it again with the right key and genesis"
+    )]
     Mismatch {
         /// The key that was claimed.
         key: PublicKey,
@@ -47,10 +49,7 @@ impl SecretKey {
     /// Binds the key to one network.
     #[must_use]
     pub fn signer(&self, genesis: GenesisHash) -> Signer {
-        Signer {
-            key: self.0.clone(),
-            genesis,
-        }
+        Signer { key: self.0.clone(), genesis }
     }
 }
 

@@ -71,9 +71,7 @@ impl Body {
     /// Returns what the header must carry for the parent's certificate.
     #[must_use]
     pub fn parent_certificate_hash(&self) -> CertificateHash {
-        self.parent_certificate
-            .as_ref()
-            .map_or(CertificateHash::from_bytes([0; 32]), Certificate::hash)
+        self.parent_certificate.as_ref().map_or(CertificateHash::from_bytes([0; 32]), Certificate::hash)
     }
 }
 

@@ -95,8 +95,8 @@ impl Certificate {
         let positions: Vec<usize> = (0..self.signers.len().saturating_mul(8))
             .filter(|at| self.signers.get(at / 8).is_some_and(|byte| (byte >> (at % 8)) & 1 == 1))
             .collect();
-        let fits = positions.len() == self.signatures.len()
-            && positions.last().is_none_or(|last| *last < members);
+        let fits =
+            positions.len() == self.signatures.len() && positions.last().is_none_or(|last| *last < members);
         fits.then(|| positions.into_iter().zip(self.signatures.iter().copied()).collect())
     }
 
@@ -125,13 +125,12 @@ impl Certificate {
         let payload = self.payload();
         let mut signed = Stake::ZERO;
         for (at, signature) in pairs {
-            let member = members.get(at).ok_or(CertificateError::Shape {
-                height: self.height,
-                members: members.len(),
-            })?;
-            verifier.verify_vote(&member.key, &payload, &signature).map_err(|source| {
-                CertificateError::Signature { height: self.height, source }
-            })?;
+            let member = members
+                .get(at)
+                .ok_or(CertificateError::Shape { height: self.height, members: members.len() })?;
+            verifier
+                .verify_vote(&member.key, &payload, &signature)
+                .map_err(|source| CertificateError::Signature { height: self.height, source })?;
             signed = signed.saturating_add(member.stake);
         }
         if set.is_quorum(signed) {

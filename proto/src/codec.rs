@@ -1,7 +1,8 @@
 //! The one door between bytes and types: canonical CBOR (RFC 8949, packed form of SPEC.md §2).
 //!
 //! Decoding caps the length first, then decodes, then encodes again and requires equal bytes. A value therefore has
-//! one encoding, and a hash of bytes is a hash of the value.
+//! one encoding, and a hash of bytes is a hash of the value. The decoder goes at most 128 levels deep and reserves at most
+//! 1 MiB for a list whose length is only claimed; elements beyond that must be there to be paid for.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -62,9 +63,14 @@ pub fn decode<T: Serialize + DeserializeOwned>(
         return Err(CodecError::TooLong { what, length: bytes.len(), max });
     }
     let value: T = serde_cbor::from_slice(bytes)
-        .map_err(|error| CodecError::Malformed { what, fact: error.to_string() })?;
+        .map_err(|error| CodecError::Malformed { what, fact: cut(&error.to_string()) })?;
     if encode(&value) != bytes {
         return Err(CodecError::NotCanonical { what });
     }
     Ok(value)
+}
+
+/// Cuts a decoder's words, which may quote the input, to 200 characters.
+fn cut(words: &str) -> String {
+    words.chars().take(200).collect()
 }

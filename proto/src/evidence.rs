@@ -70,8 +70,7 @@ impl Evidence {
         match self {
             Self::Votes(a, b) => {
                 let (x, y) = (&a.vote, &b.vote);
-                if (x.kind, x.height, x.round, x.validator) != (y.kind, y.height, y.round, y.validator)
-                {
+                if (x.kind, x.height, x.round, x.validator) != (y.kind, y.height, y.round, y.validator) {
                     return Err(EvidenceError::NotComparable);
                 }
                 if x.block == y.block || a > b {

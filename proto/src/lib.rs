@@ -3,6 +3,15 @@
 //! Bytes and rules are fixed by `proto/SPEC.md`; golden files hold them there. Nothing here reads a file, a clock, a
 //! socket or randomness, and nothing here decides a market rule: that is `ledger`'s business.
 
+#![deny(
+    clippy::float_arithmetic,
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_types,
+    clippy::disallowed_methods
+)]
+
 pub mod block;
 pub mod certificate;
 pub mod codec;

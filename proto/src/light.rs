@@ -5,17 +5,21 @@
 //! than two thirds of its own set did (Braithwaite et al., "A Tendermint Light Client", arXiv 2010.07031; SPEC.md §11).
 //! Skipping rests on the stake of the trusted set being at risk, so it ends with the trust period.
 
+mod error;
+mod witness;
+
 use serde::{Deserialize, Serialize};
-use tiltyard_keys::{GenesisHash, Signature, Verifier};
+use tiltyard_keys::{GenesisHash, Verifier};
+
+pub use error::LightError;
+pub use witness::{WitnessOutcome, compare_witness};
 
 use crate::block::Header;
 use crate::certificate::{Certificate, CertificateError};
-use crate::evidence::Evidence;
 use crate::genesis::{Genesis, GenesisError};
-use crate::ids::{BlockHash, StateRoot, ValidatorsHash};
+use crate::ids::{BlockHash, StateRoot};
 use crate::units::{Height, Stake, UnixMillis};
-use crate::validators::{ValidatorSet, ValidatorSetError, more_than_one_third};
-use crate::vote::{SignedVote, Vote, VoteKind};
+use crate::validators::{ValidatorSet, more_than_one_third};
 
 /// A header with everything needed to judge it; untrusted until verified.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,113 +58,6 @@ pub struct LightOptions {
     pub clock_drift_ms: u64,
     /// A tip older than this is stale.
     pub stale_after_ms: u64,
-}
-
-/// Says why a header is not trusted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LightError {
-    /// The genesis document is refused.
-    #[error(transparent)]
-    Genesis(#[from] GenesisError),
-    /// What was trusted is too old to start from.
-    #[error("trusted header of time {time} ms is older than the trust period of {period_ms} ms; start from a newer checkpoint")]
-    TrustExpired {
-        /// Time of the trusted header.
-        time: UnixMillis,
-        /// The trust period.
-        period_ms: u64,
-    },
-    /// The header is ahead of the own clock.
-    #[error("header {height} has time {time} ms, ahead of the clock at {now} ms; check the clock or ask another node")]
-    FromFuture {
-        /// Its height.
-        height: Height,
-        /// Its time.
-        time: UnixMillis,
-        /// The own clock.
-        now: UnixMillis,
-    },
-    /// The newest header is too old: the node is behind, or hides the tip.
-    #[error("newest header {height} has time {time} ms, too old at {now} ms; ask another node")]
-    Stale {
-        /// Its height.
-        height: Height,
-        /// Its time.
-        time: UnixMillis,
-        /// The own clock.
-        now: UnixMillis,
-    },
-    /// Not above what is trusted, in height and time.
-    #[error("header {height} is not above the trusted {trusted} in height and time; ask another node")]
-    NotNewer {
-        /// Its height.
-        height: Height,
-        /// Height trusted.
-        trusted: Height,
-    },
-    /// Of another network or version.
-    #[error("header {height} is of network {theirs}, version {version}, not of {ours}, version 1; ask a node of this network")]
-    Foreign {
-        /// Its height.
-        height: Height,
-        /// Its version.
-        version: u16,
-        /// Its network.
-        theirs: GenesisHash,
-        /// The network followed.
-        ours: GenesisHash,
-    },
-    /// A set other than the one a header names.
-    #[error("header {height} names the set {named}, given is {given}; ask another node")]
-    Set {
-        /// Its height.
-        height: Height,
-        /// Hash in the header.
-        named: ValidatorsHash,
-        /// Hash of the set given or trusted.
-        given: ValidatorsHash,
-    },
-    /// The next height does not name the trusted header as its parent.
-    #[error("header {height} has parent {parent}, trusted is {trusted}; ask another node")]
-    Parent {
-        /// Its height.
-        height: Height,
-        /// Parent in the header.
-        parent: BlockHash,
-        /// Hash of the trusted header.
-        trusted: BlockHash,
-    },
-    /// The certificate decides another header.
-    #[error("certificate decides block {decided} at {at}, not header {header} at {height}; ask another node")]
-    OtherBlock {
-        /// Height of the certificate.
-        at: Height,
-        /// Block of the certificate.
-        decided: BlockHash,
-        /// Height of the header.
-        height: Height,
-        /// Hash of the header.
-        header: BlockHash,
-    },
-    /// The certificate does not hold.
-    #[error(transparent)]
-    Certificate(#[from] CertificateError),
-    /// Too little of the trusted set signed to skip this far: verify a header between first.
-    #[error("header {height} is signed by {signed} of {total} trusted stake, not more than 1/3; verify a header between first")]
-    TooFarAhead {
-        /// Its height.
-        height: Height,
-        /// Trusted stake that signed.
-        signed: Stake,
-        /// Trusted stake in all.
-        total: Stake,
-    },
-}
-
-impl From<ValidatorSetError> for LightError {
-    fn from(error: ValidatorSetError) -> Self {
-        Self::Genesis(GenesisError::Validators(error))
-    }
 }
 
 impl Trusted {
@@ -223,9 +120,7 @@ impl Trusted {
     /// Returns the name of the trusted block; the genesis hash at genesis.
     #[must_use]
     pub fn block_hash(&self) -> BlockHash {
-        self.header
-            .as_ref()
-            .map_or(BlockHash::from_bytes(*self.genesis.as_bytes()), Header::hash)
+        self.header.as_ref().map_or(BlockHash::from_bytes(*self.genesis.as_bytes()), Header::hash)
     }
 
     /// Returns the state root to verify proofs against; none at genesis.
@@ -259,10 +154,8 @@ impl LightBlock {
                 ours: *genesis,
             });
         }
-        let sets = [
-            (header.validators_hash, self.set.hash()),
-            (header.next_validators_hash, self.next_set.hash()),
-        ];
+        let sets =
+            [(header.validators_hash, self.set.hash()), (header.next_validators_hash, self.next_set.hash())];
         for (named, given) in sets {
             if named != given {
                 return Err(LightError::Set { height, named, given });
@@ -294,10 +187,7 @@ fn check_before_signatures(
     let header = &block.header;
     let is_header = trusted.header.is_some();
     if is_header && trusted.time.get().saturating_add(options.trust_period_ms) < now.get() {
-        return Err(LightError::TrustExpired {
-            time: trusted.time,
-            period_ms: options.trust_period_ms,
-        });
+        return Err(LightError::TrustExpired { time: trusted.time, period_ms: options.trust_period_ms });
     }
     block.check(&trusted.genesis)?;
     if header.height <= trusted.height() || header.time <= trusted.time {
@@ -353,10 +243,7 @@ pub fn verify_skipping(
         return verify_adjacent(trusted, block, options, now);
     }
     check_before_signatures(trusted, &block, options, now)?;
-    let shape = CertificateError::Shape {
-        height: block.header.height,
-        members: block.set.members().len(),
-    };
+    let shape = CertificateError::Shape { height: block.header.height, members: block.set.members().len() };
     let pairs = block.certificate.signed_by(block.set.members().len()).ok_or(shape)?;
     let signed = pairs
         .iter()
@@ -377,94 +264,4 @@ pub fn verify_skipping(
 pub fn halfway(trusted: Height, target: Height) -> Option<Height> {
     let gap = target.checked_sub(trusted)?.get();
     (gap >= 2).then(|| Height::new(trusted.get().saturating_add(gap / 2)))
-}
-
-/// What a second node's block says about a header that a first node led to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WitnessOutcome {
-    /// Both have the same block.
-    Agrees,
-    /// The second node's block does not verify: it proves nothing.
-    Unproven(LightError),
-    /// Both verify: more than one third of the stake broke the protocol. Stop, and tell people.
-    Fork {
-        /// Height of the two blocks.
-        height: Height,
-        /// The first node's block.
-        primary: BlockHash,
-        /// The second node's block.
-        witness: BlockHash,
-        /// What can be punished on the ledger; empty when the two were decided in different rounds.
-        evidence: Vec<Evidence>,
-    },
-}
-
-/// Compares a verified block with a second node's block of the same height, from what was trusted before both.
-///
-/// `primary` is the certificate that led to the verified block of set `set`.
-#[must_use]
-pub fn compare_witness(
-    root: &Trusted,
-    primary: &Certificate,
-    set: &ValidatorSet,
-    witness: LightBlock,
-    options: &LightOptions,
-    now: UnixMillis,
-) -> WitnessOutcome {
-    let (height, theirs) = (witness.header.height, witness.header.hash());
-    if height == primary.height && theirs == primary.block {
-        return WitnessOutcome::Agrees;
-    }
-    let (certificate, witness_set) = (witness.certificate.clone(), witness.set.clone());
-    if height != primary.height {
-        return WitnessOutcome::Unproven(LightError::OtherBlock {
-            at: primary.height,
-            decided: primary.block,
-            height,
-            header: theirs,
-        });
-    }
-    match verify_skipping(root, witness, options, now) {
-        Err(error) => WitnessOutcome::Unproven(error),
-        Ok(_) => WitnessOutcome::Fork {
-            height,
-            primary: primary.block,
-            witness: theirs,
-            evidence: double_signs((primary, set), (&certificate, &witness_set)),
-        },
-    }
-}
-
-/// Pairs the precommits of keys that signed both certificates in one round.
-fn double_signs(
-    (a, a_set): (&Certificate, &ValidatorSet),
-    (b, b_set): (&Certificate, &ValidatorSet),
-) -> Vec<Evidence> {
-    if a.round != b.round {
-        return Vec::new();
-    }
-    let theirs = precommits(b, b_set);
-    precommits(a, a_set)
-        .into_iter()
-        .filter_map(|mine| {
-            let other = theirs.iter().find(|other| other.vote.validator == mine.vote.validator)?;
-            Some(Evidence::votes(mine, *other))
-        })
-        .collect()
-}
-
-fn precommits(certificate: &Certificate, set: &ValidatorSet) -> Vec<SignedVote> {
-    let vote = |(at, signature): (usize, Signature)| {
-        let member = set.members().get(at)?;
-        let vote = Vote {
-            kind: VoteKind::Precommit,
-            height: certificate.height,
-            round: certificate.round,
-            block: Some(certificate.block),
-            validator: member.key,
-        };
-        Some(SignedVote { vote, signature })
-    };
-    let pairs = certificate.signed_by(set.members().len()).unwrap_or_default();
-    pairs.into_iter().filter_map(vote).collect()
 }

@@ -32,6 +32,8 @@ pub const STAKE_TOTAL_MAX: u64 = 1 << 61;
 pub const ADDRESSES_MAX: usize = 8;
 /// Largest address, in bytes.
 pub const ADDRESS_BYTES_MAX: usize = 128;
+/// Largest peer id, in multihash bytes.
+pub const PEER_BYTES_MAX: usize = 64;
 /// Furthest `valid_until` may lie ahead, in blocks.
 pub const VALID_UNTIL_BLOCKS_MAX: u64 = 1_000;
 /// Largest title of a task, in bytes.

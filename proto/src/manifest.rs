@@ -135,10 +135,7 @@ impl Manifest {
     /// # Errors
     /// [`ManifestError::Size`] when it does not fit.
     pub fn total_bytes(&self) -> Result<u64, ManifestError> {
-        self.files
-            .iter()
-            .try_fold(0u64, |sum, file| sum.checked_add(file.bytes))
-            .ok_or(ManifestError::Size)
+        self.files.iter().try_fold(0u64, |sum, file| sum.checked_add(file.bytes)).ok_or(ManifestError::Size)
     }
 
     /// Returns the canonical bytes.

@@ -53,10 +53,7 @@ pub fn root<T: AsRef<[u8]>>(leaves: impl IntoIterator<Item = T>) -> MerkleRoot {
 }
 
 /// Returns the path of leaf `index`, or `None` past the end.
-pub fn path<T: AsRef<[u8]>>(
-    leaves: impl IntoIterator<Item = T>,
-    index: usize,
-) -> Option<MerklePath> {
+pub fn path<T: AsRef<[u8]>>(leaves: impl IntoIterator<Item = T>, index: usize) -> Option<MerklePath> {
     let mut level: Vec<[u8; 32]> = leaves.into_iter().map(|bytes| leaf(bytes.as_ref())).collect();
     let count = u32::try_from(level.len()).ok()?;
     level.get(index)?;

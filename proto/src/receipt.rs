@@ -6,21 +6,27 @@
 //! sets long gone could sign another history, so whoever needs recency holds the header against a light client's
 //! ([`Receipt::verify_entry`]).
 
+mod error;
+mod fact;
+
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
-use tiltyard_keys::{GenesisHash, PublicKey, Verifier};
+use tiltyard_keys::{GenesisHash, Verifier};
+
+pub use error::ReceiptError;
+pub use fact::Fact;
 
 use crate::block::Header;
-use crate::certificate::{Certificate, CertificateError};
+use crate::certificate::Certificate;
 use crate::codec::{self, CodecError};
-use crate::genesis::{Genesis, GenesisError, Params};
-use crate::ids::{BlockHash, TaskId, TransactionId, ValidatorsHash};
+use crate::genesis::{Genesis, GenesisError};
+use crate::ids::BlockHash;
 use crate::light::{LightError, decides};
-use crate::limits::{RECEIPT_BYTES_MAX, STATE_VALUE_BYTES_MAX, TRANSACTION_BYTES_MAX};
+use crate::limits::{RECEIPT_BYTES_MAX, TRANSACTION_BYTES_MAX};
 use crate::merkle::MerklePath;
-use crate::state::{Account, EntrantVerdict, StateKey, TaskRecord, ValidatorRecord, Verdict};
-use crate::state_proof::{StateProof, StateProofError};
-use crate::transaction::{SignedTransaction, Transaction, TransactionError};
+use crate::state::StateKey;
+use crate::state_proof::StateProof;
+use crate::transaction::SignedTransaction;
 use crate::units::{Height, Stake, UnixMillis};
 use crate::validators::ValidatorSet;
 
@@ -92,137 +98,6 @@ pub struct Checked {
     pub total: Stake,
     /// The proven fact.
     pub fact: Fact,
-}
-
-/// A proven fact, typed by the entry it came from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub enum Fact {
-    /// Balance and nonce of a key.
-    Account {
-        /// The key.
-        key: PublicKey,
-        /// The account.
-        account: Account,
-    },
-    /// A validator's record.
-    Validator {
-        /// The key.
-        key: PublicKey,
-        /// The record.
-        record: Box<ValidatorRecord>,
-    },
-    /// Parameters in force.
-    Params(Box<Params>),
-    /// A task as posted and how far it is.
-    Task {
-        /// The task.
-        task: TaskId,
-        /// Its record.
-        record: Box<TaskRecord>,
-    },
-    /// Outcome of a task.
-    Verdict {
-        /// The task.
-        task: TaskId,
-        /// The outcome.
-        verdict: Box<Verdict>,
-    },
-    /// Outcome for one entrant.
-    EntrantVerdict {
-        /// The task.
-        task: TaskId,
-        /// The outcome.
-        verdict: Box<EntrantVerdict>,
-    },
-    /// Another state entry, by its bytes.
-    Other {
-        /// Its key.
-        key: StateKey,
-        /// Canonical bytes of its value.
-        value: ByteBuf,
-    },
-    /// The state has no such entry.
-    Absent {
-        /// The key.
-        key: StateKey,
-    },
-    /// A transaction in the block; says nothing of whether its action took effect.
-    Transaction {
-        /// Its id.
-        id: TransactionId,
-        /// What was signed.
-        transaction: Box<Transaction>,
-    },
-}
-
-/// Says why a receipt is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReceiptError {
-    /// Not the canonical bytes of a receipt, or of what it carries.
-    #[error("receipt: {0}")]
-    Codec(#[from] CodecError),
-    /// A version this program does not know.
-    #[error("receipt has version {version}, this program knows 1; upgrade it")]
-    Version {
-        /// The version given.
-        version: u16,
-    },
-    /// Of another network than the one trusted.
-    #[error("receipt is of network {theirs}, trusted is {ours}; get the genesis of its network")]
-    ForeignNetwork {
-        /// Network of the receipt.
-        theirs: GenesisHash,
-        /// Network trusted.
-        ours: GenesisHash,
-    },
-    /// Only the genesis hash was given, and the receipt does not carry the document.
-    #[error("receipt does not carry the genesis document; give the document itself")]
-    NoGenesis,
-    /// The genesis document is refused.
-    #[error(transparent)]
-    Genesis(#[from] GenesisError),
-    /// A set change out of order, or that changes nothing.
-    #[error("receipt's set change at height {height} is out of order or changes nothing; get the receipt again")]
-    ChangeOrder {
-        /// Its height.
-        height: Height,
-    },
-    /// A header decided by another set than the one that follows from genesis.
-    #[error("header {height} names the set {named}, the receipt leads to {known}; get the receipt again")]
-    Set {
-        /// Height of the header.
-        height: Height,
-        /// Hash in the header.
-        named: ValidatorsHash,
-        /// Hash of the set given or proven so far.
-        known: ValidatorsHash,
-    },
-    /// A header of another form, or that its certificate does not decide.
-    #[error(transparent)]
-    Header(#[from] LightError),
-    /// A certificate that does not hold.
-    #[error(transparent)]
-    Certificate(#[from] CertificateError),
-    /// The state proof does not hold.
-    #[error(transparent)]
-    State(#[from] StateProofError),
-    /// The transaction's path does not lead to the header.
-    #[error("transaction path does not lead to block {height}; get the receipt again")]
-    Path {
-        /// Height of the header.
-        height: Height,
-    },
-    /// The transaction inside is refused.
-    #[error(transparent)]
-    Transaction(#[from] TransactionError),
-    /// Another header than the one trusted.
-    #[error("receipt is of block {theirs}, trusted is {ours}; follow the chain to the receipt's height")]
-    OtherHeader {
-        /// Block of the receipt.
-        theirs: BlockHash,
-        /// Block trusted.
-        ours: BlockHash,
-    },
 }
 
 impl Receipt {
@@ -361,54 +236,11 @@ impl Receipt {
                 if path.root_from(bytes) != Some(self.header.tx_root) {
                     return Err(ReceiptError::Path { height: self.header.height });
                 }
-                let signed: SignedTransaction =
-                    codec::decode("transaction", bytes, TRANSACTION_BYTES_MAX)?;
+                let signed: SignedTransaction = codec::decode("transaction", bytes, TRANSACTION_BYTES_MAX)?;
                 let verified = signed.verify(&Verifier::new(self.genesis))?;
                 let id = verified.id();
                 Ok(Fact::Transaction { id, transaction: Box::new(verified.into_signed().transaction) })
             }
         }
-    }
-}
-
-impl Fact {
-    /// Reads a proven state value by the type that its key names.
-    ///
-    /// # Errors
-    /// [`CodecError`] when the bytes are not the canonical bytes of that type.
-    pub fn of_state(key: StateKey, value: &[u8]) -> Result<Self, CodecError> {
-        let max = STATE_VALUE_BYTES_MAX;
-        Ok(match key {
-            StateKey::Account(key) => {
-                Self::Account { key, account: codec::decode("account", value, max)? }
-            }
-            StateKey::Validator(key) => {
-                Self::Validator { key, record: codec::decode("validator record", value, max)? }
-            }
-            StateKey::Params => Self::Params(codec::decode("parameters", value, max)?),
-            StateKey::Task(task) => {
-                Self::Task { task, record: codec::decode("task record", value, max)? }
-            }
-            StateKey::Verdict(task) => {
-                Self::Verdict { task, verdict: codec::decode("verdict", value, max)? }
-            }
-            StateKey::EntrantVerdict(task, _) => {
-                Self::EntrantVerdict { task, verdict: codec::decode("entrant verdict", value, max)? }
-            }
-            StateKey::ValidatorIndex
-            | StateKey::Totals
-            | StateKey::Set(_)
-            | StateKey::LiveTasks
-            | StateKey::PhaseQueue(_)
-            | StateKey::PhaseCarry
-            | StateKey::Entrant(..)
-            | StateKey::Committee(_)
-            | StateKey::Judge(..)
-            | StateKey::OpenedRow(..)
-            | StateKey::Punished(..)
-            | StateKey::Attendance(_) => {
-                Self::Other { key, value: ByteBuf::from(value.to_vec()) }
-            }
-        })
     }
 }

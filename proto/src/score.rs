@@ -164,12 +164,6 @@ pub fn score_commitment(
 ) -> ScoreCommitment {
     ScoreCommitment::from_bytes(derive(
         context::SCORE,
-        &[
-            genesis.as_bytes(),
-            task.as_bytes(),
-            validator.as_bytes(),
-            rows_root.as_bytes(),
-            salt.as_bytes(),
-        ],
+        &[genesis.as_bytes(), task.as_bytes(), validator.as_bytes(), rows_root.as_bytes(), salt.as_bytes()],
     ))
 }

@@ -41,7 +41,9 @@ pub enum SealError {
         bytes: u64,
     },
     /// A chunk does not open: another key, or changed, cut, swapped or repeated bytes.
-    #[error("chunk {chunk} of the sealed set does not open; the key is another one or the bytes were altered")]
+    #[error(
+        "chunk {chunk} of the sealed set does not open; the key is another one or the bytes were altered"
+    )]
     Chunk {
         /// Position of the chunk, from 0.
         chunk: u32,

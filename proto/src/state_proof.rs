@@ -54,8 +54,7 @@ pub enum StateProofError {
 }
 
 fn leaf_hash(leaf: &ProofLeaf) -> [u8; 32] {
-    let parts: [&[u8]; 3] =
-        [b"JMT::LeafNode", leaf.key_hash.as_bytes(), leaf.value_hash.as_bytes()];
+    let parts: [&[u8]; 3] = [b"JMT::LeafNode", leaf.key_hash.as_bytes(), leaf.value_hash.as_bytes()];
     plain(&parts.concat())
 }
 
@@ -79,12 +78,7 @@ impl StateProof {
     ///
     /// # Errors
     /// [`StateProofError`] naming what does not fit.
-    pub fn verify(
-        &self,
-        root: &StateRoot,
-        key: &[u8],
-        value: Option<&[u8]>,
-    ) -> Result<(), StateProofError> {
+    pub fn verify(&self, root: &StateRoot, key: &[u8], value: Option<&[u8]>) -> Result<(), StateProofError> {
         let levels = self.siblings.len();
         if levels > LEVELS_MAX {
             return Err(StateProofError::TooDeep { levels });
@@ -92,9 +86,7 @@ impl StateProof {
         let key_hash = plain(key);
         match (value, &self.leaf) {
             (Some(value), Some(leaf)) => {
-                if leaf.key_hash.as_bytes() != &key_hash
-                    || leaf.value_hash.as_bytes() != &plain(value)
-                {
+                if leaf.key_hash.as_bytes() != &key_hash || leaf.value_hash.as_bytes() != &plain(value) {
                     return Err(StateProofError::WrongLeaf);
                 }
             }

@@ -112,15 +112,7 @@ impl Windows {
     /// Returns the seven windows in order.
     #[must_use]
     pub const fn each(&self) -> [Blocks; 7] {
-        [
-            self.open,
-            self.commit,
-            self.reveal,
-            self.held,
-            self.key,
-            self.score_commit,
-            self.score_open,
-        ]
+        [self.open, self.commit, self.reveal, self.held, self.key, self.score_commit, self.score_open]
     }
 }
 

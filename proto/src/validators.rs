@@ -121,13 +121,7 @@ impl ValidatorSet {
 
     /// Draws the proposer of a round by stake: a pure function of genesis, epoch, height and round.
     #[must_use]
-    pub fn proposer(
-        &self,
-        genesis: &GenesisHash,
-        epoch: u64,
-        height: Height,
-        round: Round,
-    ) -> &Validator {
+    pub fn proposer(&self, genesis: &GenesisHash, epoch: u64, height: Height, round: Round) -> &Validator {
         let digest = derive(
             context::PROPOSER,
             &[

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use tiltyard_keys::{GenesisHash, PublicKey, Signature};
 
-
 use crate::block::{DecidedBlock, Header};
 use crate::certificate::Certificate;
 use crate::ids::{BlockHash, TransactionId};
@@ -33,14 +32,8 @@ pub enum Topic {
 
 impl Topic {
     /// Every topic.
-    pub const ALL: [Self; 6] = [
-        Self::Tasks,
-        Self::Checkpoints,
-        Self::Transactions,
-        Self::Consensus,
-        Self::Bodies,
-        Self::Blocks,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Tasks, Self::Checkpoints, Self::Transactions, Self::Consensus, Self::Bodies, Self::Blocks];
 
     /// Returns the topic's full name on the network of `genesis`.
     #[must_use]
