@@ -5,6 +5,7 @@
 //! knows the network, consensus or a clock.
 
 mod append;
+pub mod blob;
 pub mod bodies;
 mod disk;
 pub mod error;
@@ -14,4 +15,5 @@ pub mod lock;
 pub mod log;
 pub mod roles;
 
+pub use blob::{BlobError, BlobInfo, BlobLimits, BlobStore, Partial, Source};
 pub use error::StoreError;
