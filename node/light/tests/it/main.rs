@@ -1,0 +1,4 @@
+//! Light client against chains made in memory.
+
+mod chain;
+mod follow;
