@@ -2,4 +2,6 @@
 
 pub mod optim;
 pub mod pretrain;
+pub mod run;
 pub mod shard;
+pub(crate) mod state;

@@ -1,0 +1,210 @@
+//! The report on a task's rows before a credit is locked: what is wrong, what overlaps, what it costs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::{DataError, Example, RowFault, Template, parse};
+use crate::eval;
+use crate::model::{Model, ModelError};
+
+/// Most faulty lines named in a report; the count is always whole.
+const FAULTS_SHOWN_MAX: usize = 20;
+/// Upper bounds of the length histogram's classes, in tokens; the last class is open.
+pub const LENGTH_CLASSES: [u32; 9] = [8, 16, 32, 64, 128, 256, 512, 1_024, 4_096];
+/// Rows computed to measure this machine's speed.
+const PROBE_ROWS: usize = 8;
+/// Training costs about this many forward passes a token.
+const TRAINING_FACTOR: u64 = 3;
+
+/// One line that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultyLine {
+    /// Line in the file, from 1.
+    pub line: u64,
+    /// What is wrong with it.
+    pub fault: String,
+}
+
+/// What was found in one file of rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileReport {
+    /// Rows, good and bad.
+    pub rows: u64,
+    /// Rows that cannot be used.
+    pub faulty: u64,
+    /// The first of them.
+    pub faults: Vec<FaultyLine>,
+    /// Tokens of all good rows, end tokens included.
+    pub tokens: u64,
+    /// Tokens of the longest good row.
+    pub longest: u64,
+    /// Good rows per class of [`LENGTH_CLASSES`], and longer.
+    pub lengths: Vec<u64>,
+    /// Lines that repeat an earlier row.
+    pub duplicates: Vec<u64>,
+}
+
+/// What is known of the evaluation set.
+#[derive(Debug, Clone, Copy)]
+pub enum EvaluationSide<'a> {
+    /// Its rows.
+    Rows(&'a [u8]),
+    /// Only what the task promises.
+    Promised {
+        /// Number of examples.
+        examples: u32,
+        /// Bytes in the clear.
+        bytes: u64,
+    },
+}
+
+/// The report on a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Parameters of the base.
+    pub base_parameters: u64,
+    /// The longest row the base takes, in tokens.
+    pub context: u64,
+    /// The training set.
+    pub training: FileReport,
+    /// The evaluation set, when its rows are at hand.
+    pub evaluation: Option<FileReport>,
+    /// Lines of the evaluation set whose prompt or whole row is in the training set.
+    pub overlap: Vec<u64>,
+    /// Tokens of one evaluation, estimated when only the size is known.
+    pub evaluation_tokens: u64,
+    /// Processor time of one evaluation here, in milliseconds.
+    pub evaluation_cpu_ms: u64,
+    /// Processor time of once through the training rows here, in milliseconds.
+    pub epoch_cpu_ms: u64,
+    /// Memory of one evaluation or adapter run, roughly, in bytes.
+    pub memory_bytes: u64,
+}
+
+impl Report {
+    /// Says whether every row can be used and nothing of the evaluation set leaks.
+    pub fn is_clean(&self) -> bool {
+        let good = |file: &FileReport| file.faulty == 0 && file.rows > 0;
+        good(&self.training) && self.evaluation.as_ref().is_none_or(good) && self.overlap.is_empty()
+    }
+}
+
+struct Scan {
+    report: FileReport,
+    examples: Vec<Example>,
+    /// Hash of the prompt and of the whole row, per good row, with its line.
+    keys: Vec<(u64, blake3::Hash, blake3::Hash)>,
+}
+
+fn normal(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
+}
+
+fn scan(template: &Template, bytes: &[u8], fit: usize) -> Result<Scan, DataError> {
+    let mut report = FileReport { lengths: vec![0; LENGTH_CLASSES.len() + 1], ..FileReport::default() };
+    let (mut examples, mut keys, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
+    for (line, row) in parse(bytes)? {
+        let line = line as u64;
+        report.rows += 1;
+        let example = row.and_then(|row| Ok::<_, RowFault>((template.example(&row, fit)?, row)));
+        let (example, row) = match example {
+            Ok(found) => found,
+            Err(fault) => {
+                report.faulty += 1;
+                if report.faults.len() < FAULTS_SHOWN_MAX {
+                    report.faults.push(FaultyLine { line, fault: fault.to_string() });
+                }
+                continue;
+            }
+        };
+        let length = example.ids.len() as u64;
+        report.tokens += length;
+        report.longest = report.longest.max(length);
+        let class = LENGTH_CLASSES.iter().position(|&most| length <= u64::from(most));
+        report.lengths[class.unwrap_or(LENGTH_CLASSES.len())] += 1;
+        let prompt = normal(&row.prompt);
+        let whole = format!("{prompt}\n{}", normal(&row.completion));
+        let (prompt, whole) = (blake3::hash(prompt.as_bytes()), blake3::hash(whole.as_bytes()));
+        if !seen.insert(*whole.as_bytes()) {
+            report.duplicates.push(line);
+        }
+        keys.push((line, prompt, whole));
+        examples.push(example);
+    }
+    Ok(Scan { report, examples, keys })
+}
+
+/// Milliseconds of one forward pass over the probe rows, per million tokens.
+fn probe(base: &Model, examples: &[Example]) -> Result<u64, ModelError> {
+    let rows = &examples[..examples.len().min(PROBE_ROWS)];
+    let tokens: u64 = rows.iter().map(|row| row.ids.len() as u64).sum();
+    let started = Instant::now();
+    eval::losses(base, rows, 1)?;
+    let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    Ok(micros.saturating_mul(1_000) / tokens.max(1))
+}
+
+/// Reads and measures a task's rows against a base.
+///
+/// Faulty rows are reported, not refused. The speed is measured on a few rows, so the
+/// two times vary between calls.
+///
+/// # Errors
+/// [`DataError`] when a file has no usable row at all or too many rows.
+pub fn report(
+    base: &Model,
+    template: &Template,
+    training: &[u8],
+    evaluation: EvaluationSide<'_>,
+) -> Result<Report, DataError> {
+    let fit = base.context();
+    let train = scan(template, training, fit)?;
+    if train.examples.is_empty() {
+        return Err(match train.report.faults.first() {
+            None => DataError::NoRows,
+            Some(first) => DataError::AllFaulty { line: first.line, fault: first.fault.clone() },
+        });
+    }
+    let test = match evaluation {
+        EvaluationSide::Rows(bytes) => Some(scan(template, bytes, fit)?),
+        EvaluationSide::Promised { .. } => None,
+    };
+    let evaluation_tokens = match (&test, evaluation) {
+        (Some(test), _) => test.report.tokens,
+        (None, EvaluationSide::Promised { bytes, .. }) => {
+            // As many tokens a byte as the training rows have.
+            let wide = u128::from(bytes) * u128::from(train.report.tokens);
+            u64::try_from(wide / training.len().max(1) as u128).unwrap_or(u64::MAX)
+        }
+        (None, EvaluationSide::Rows(_)) => 0,
+    };
+    let overlap = test.as_ref().map(|test| overlap(&train, test)).unwrap_or_default();
+    let speed = probe(base, &train.examples).map_err(|error| DataError::Model(Box::new(error)))?;
+    let cost = |tokens: u64| tokens.saturating_mul(speed) / 1_000_000;
+    let parameters = base.parameters() as u64;
+    let width = (base.config().hidden * 12 + base.config().inner * 4) * base.config().layers;
+    Ok(Report {
+        base_parameters: parameters,
+        context: fit as u64,
+        evaluation_tokens,
+        evaluation_cpu_ms: cost(evaluation_tokens),
+        epoch_cpu_ms: cost(train.report.tokens).saturating_mul(TRAINING_FACTOR),
+        memory_bytes: parameters * 8 + 4 * (width * super::SHARD_TOKENS.max(fit)) as u64,
+        training: train.report,
+        evaluation: test.map(|test| test.report),
+        overlap,
+    })
+}
+
+fn overlap(train: &Scan, test: &Scan) -> Vec<u64> {
+    let mut known = BTreeMap::new();
+    for (line, prompt, whole) in &train.keys {
+        known.insert(*prompt.as_bytes(), *line);
+        known.insert(*whole.as_bytes(), *line);
+    }
+    let found = |key: &blake3::Hash| known.contains_key(key.as_bytes());
+    let leaks = test.keys.iter().filter(|(_, prompt, whole)| found(prompt) || found(whole));
+    leaks.map(|(line, _, _)| *line).collect()
+}

@@ -1,0 +1,320 @@
+//! Training and evaluation rows: JSON lines of `{"prompt": …, "completion": …}`.
+//!
+//! The written template is `tokens(prompt) ++ tokens(completion) ++ end`, each part
+//! tokenized on its own without added special tokens. The loss is on the completion
+//! and the end token. Nothing is ever truncated: a row that does not fit is an error.
+
+pub mod check;
+pub mod stream;
+
+use std::path::Path;
+
+use serde::Deserialize;
+use tokenizers::Tokenizer;
+
+use crate::kernel::head::Target;
+use crate::model::Batch;
+use crate::safe::{LoadError, read_small};
+
+/// Most rows accepted in one file.
+pub const ROWS_MAX: usize = 1_000_000;
+/// Longest row accepted, in bytes.
+pub const ROW_BYTES_MAX: usize = 1 << 20;
+/// Tokens of whole rows computed together; part of the arithmetic of training.
+pub const SHARD_TOKENS: usize = 1_024;
+
+/// A row as written in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// What is given.
+    pub prompt: String,
+    /// What is to be said.
+    pub completion: String,
+}
+
+/// What is wrong with one row.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RowFault {
+    /// Not a JSON object with text columns.
+    #[error("is not a JSON object with text columns: {fact}")]
+    NotJson {
+        /// The parser's words.
+        fact: String,
+    },
+    /// A column is absent.
+    #[error("has no column {column:?}")]
+    MissingColumn {
+        /// The column.
+        column: &'static str,
+    },
+    /// A column holds only white space.
+    #[error("has nothing in column {column:?}")]
+    Empty {
+        /// The column.
+        column: &'static str,
+    },
+    /// More tokens than fit.
+    #[error("has {tokens} tokens, {fit} fit; rows are never truncated: shorten or drop it")]
+    TooLong {
+        /// Tokens with the end token.
+        tokens: usize,
+        /// Tokens that fit.
+        fit: usize,
+    },
+    /// More bytes than a row may have.
+    #[error("has {bytes} bytes, {ROW_BYTES_MAX} are allowed")]
+    TooLarge {
+        /// Bytes found.
+        bytes: usize,
+    },
+    /// The tokenizer failed.
+    #[error("cannot be tokenized: {fact}")]
+    Tokenize {
+        /// The tokenizer's words.
+        fact: String,
+    },
+}
+
+/// Says why a set of rows cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// A file is refused.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The tokenizer file is not one.
+    #[error("tokenizer.json cannot be read: {fact}; use the base model's own file")]
+    Tokenizer {
+        /// The parser's words.
+        fact: String,
+    },
+    /// A row cannot be used.
+    #[error("line {line} {fault}")]
+    Row {
+        /// Line in the file, from 1.
+        line: usize,
+        /// What is wrong.
+        fault: RowFault,
+    },
+    /// No rows at all.
+    #[error("the file has no rows")]
+    NoRows,
+    /// Not one row that can be used.
+    #[error("no row can be used; the first, line {line}, {fault}")]
+    AllFaulty {
+        /// Line of the first row, from 1.
+        line: u64,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// The model failed on a row.
+    #[error(transparent)]
+    Model(Box<crate::model::ModelError>),
+    /// More rows than [`ROWS_MAX`].
+    #[error("the file has more than {ROWS_MAX} rows")]
+    TooManyRows,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawRow {
+    prompt: Option<String>,
+    completion: Option<String>,
+}
+
+fn parse_row(line: &[u8]) -> Result<Row, RowFault> {
+    if line.len() > ROW_BYTES_MAX {
+        return Err(RowFault::TooLarge { bytes: line.len() });
+    }
+    let raw: RawRow =
+        serde_json::from_slice(line).map_err(|error| RowFault::NotJson { fact: error.to_string() })?;
+    let column = |value: Option<String>, column: &'static str| match value {
+        None => Err(RowFault::MissingColumn { column }),
+        Some(text) if text.trim().is_empty() => Err(RowFault::Empty { column }),
+        Some(text) => Ok(text),
+    };
+    Ok(Row { prompt: column(raw.prompt, "prompt")?, completion: column(raw.completion, "completion")? })
+}
+
+/// Reads every row with its line number (from 1), good or bad; blank lines are skipped.
+///
+/// # Errors
+/// [`DataError::TooManyRows`] when there are more than [`ROWS_MAX`].
+pub fn parse(bytes: &[u8]) -> Result<Vec<(usize, Result<Row, RowFault>)>, DataError> {
+    let mut rows = Vec::new();
+    for (at, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        if rows.len() == ROWS_MAX {
+            return Err(DataError::TooManyRows);
+        }
+        rows.push((at + 1, parse_row(line)));
+    }
+    Ok(rows)
+}
+
+/// A row as tokens, ending with the end token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Example {
+    /// All tokens.
+    pub ids: Vec<u32>,
+    /// How many of them are the prompt's; at least 1 and fewer than all.
+    pub prompt: usize,
+}
+
+impl Example {
+    /// The number of tokens that carry loss.
+    pub fn targets(&self) -> usize {
+        self.ids.len() - self.prompt
+    }
+
+    /// Appends this example's targets, its first token lying at `start`, each of `weight`.
+    fn push_targets(&self, start: usize, weight: f32, out: &mut Vec<Target>) {
+        for (at, &token) in self.ids.iter().enumerate().skip(self.prompt) {
+            out.push(Target { row: start + at - 1, token, weight });
+        }
+    }
+}
+
+/// A tokenizer with the template's end token.
+#[derive(Debug)]
+pub struct Template {
+    tokenizer: Tokenizer,
+    eos: u32,
+}
+
+impl Template {
+    /// Loads `tokenizer.json` of a base model's folder.
+    ///
+    /// # Errors
+    /// [`DataError::Tokenizer`] when it cannot be parsed.
+    pub fn load(folder: &Path, eos: u32) -> Result<Self, DataError> {
+        let bytes = read_small(&folder.join("tokenizer.json"))?;
+        let mut tokenizer =
+            Tokenizer::from_bytes(bytes).map_err(|error| DataError::Tokenizer { fact: error.to_string() })?;
+        // The file may ask for padding or truncation; the template has neither.
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|error| DataError::Tokenizer { fact: error.to_string() })?;
+        Ok(Self { tokenizer, eos })
+    }
+
+    fn tokens(&self, text: &str) -> Result<Vec<u32>, RowFault> {
+        let encoding = self.tokenizer.encode_fast(text, false);
+        let encoding = encoding.map_err(|error| RowFault::Tokenize { fact: error.to_string() })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Turns a row into tokens; `fit` is the most tokens an example may have.
+    ///
+    /// # Errors
+    /// [`RowFault`] when it does not fit or has no tokens in a column.
+    pub fn example(&self, row: &Row, fit: usize) -> Result<Example, RowFault> {
+        let mut ids = self.tokens(&row.prompt)?;
+        let prompt = ids.len();
+        if prompt == 0 {
+            return Err(RowFault::Empty { column: "prompt" });
+        }
+        ids.extend(self.tokens(&row.completion)?);
+        if ids.len() == prompt {
+            return Err(RowFault::Empty { column: "completion" });
+        }
+        ids.push(self.eos);
+        if ids.len() > fit {
+            return Err(RowFault::TooLong { tokens: ids.len(), fit });
+        }
+        Ok(Example { ids, prompt })
+    }
+
+    /// Turns a whole file into examples.
+    ///
+    /// # Errors
+    /// [`DataError`] about the first row that cannot be used, with its line.
+    pub fn examples(&self, bytes: &[u8], fit: usize) -> Result<Vec<Example>, DataError> {
+        let mut examples = Vec::new();
+        for (line, row) in parse(bytes)? {
+            let example = row.and_then(|row| self.example(&row, fit));
+            examples.push(example.map_err(|fault| DataError::Row { line, fault })?);
+        }
+        if examples.is_empty() {
+            return Err(DataError::NoRows);
+        }
+        Ok(examples)
+    }
+}
+
+/// How the losses of a step's tokens are averaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Average {
+    /// Every token counts alike, as most trainers do.
+    Token,
+    /// Every row counts alike, as the score does.
+    Example,
+}
+
+/// Joins a step's rows into micro-batches of about [`SHARD_TOKENS`], weighted so that the
+/// weighted losses of all of them add up to the step's mean loss.
+///
+/// Rows are cut by their order and length alone, so the result does not depend on who computes it.
+pub fn micro_batches(rows: &[&Example], average: Average) -> Vec<Batch> {
+    let targets: usize = rows.iter().map(|row| row.targets()).sum();
+    let weight = |row: &Example| match average {
+        Average::Token => 1.0 / targets as f32,
+        Average::Example => 1.0 / (rows.len() * row.targets()) as f32,
+    };
+    let mut batches = Vec::new();
+    let mut first_row = 0u64;
+    let (mut ids, mut golds, mut tokens) = (Vec::<&[u32]>::new(), Vec::new(), 0usize);
+    for row in rows {
+        if tokens > 0 && tokens + row.ids.len() > SHARD_TOKENS {
+            batches.push(Batch::new(&ids, std::mem::take(&mut golds), first_row));
+            first_row += tokens as u64;
+            (ids, tokens) = (Vec::new(), 0);
+        }
+        row.push_targets(tokens, weight(row), &mut golds);
+        ids.push(&row.ids);
+        tokens += row.ids.len();
+    }
+    if tokens > 0 {
+        batches.push(Batch::new(&ids, golds, first_row));
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(text: &str) -> Vec<(usize, RowFault)> {
+        let rows = parse(text.as_bytes()).expect("few rows");
+        rows.into_iter().filter_map(|(line, row)| row.err().map(|fault| (line, fault))).collect()
+    }
+
+    #[test]
+    fn faults_name_their_line_and_column() {
+        let text = "{\"prompt\":\"a\",\"completion\":\"b\"}\n\n{\"prompt\":\"a\"}\n{\"prompt\":\" \",\"completion\":\"b\"}\n[1]\n";
+        let found = faults(text);
+        assert_eq!(found[0], (3, RowFault::MissingColumn { column: "completion" }));
+        assert_eq!(found[1], (4, RowFault::Empty { column: "prompt" }));
+        assert_eq!(found[2].0, 5);
+        assert!(matches!(found[2].1, RowFault::NotJson { .. }));
+        assert_eq!(found.len(), 3);
+    }
+
+    #[test]
+    fn a_row_beyond_its_byte_limit_is_not_parsed() {
+        let text = format!("{{\"prompt\":\"{}\"", "x".repeat(ROW_BYTES_MAX));
+        assert!(matches!(faults(&text)[0].1, RowFault::TooLarge { .. }));
+    }
+
+    #[test]
+    fn weights_of_a_step_add_up_to_one_in_both_averages() {
+        let example = |len: usize| Example { ids: vec![1; len], prompt: 2 };
+        let rows: Vec<Example> = [10, 700, 500, 30, 900].map(example).to_vec();
+        let rows: Vec<&Example> = rows.iter().collect();
+        for average in [Average::Token, Average::Example] {
+            let batches = micro_batches(&rows, average);
+            assert_eq!(batches.iter().map(Batch::tokens).collect::<Vec<_>>(), [710, 530, 900]);
+            let weights = batches.iter().flat_map(|batch| batch.targets()).map(|t| f64::from(t.weight));
+            assert!((weights.sum::<f64>() - 1.0).abs() < 1e-4);
+        }
+    }
+}
