@@ -69,7 +69,9 @@ pub enum StoreError {
         fact: String,
     },
     /// A block that does not continue the tip.
-    #[error("block {height} ({hash}) does not continue the stored tip {tip}: {fact}; this is a fault of the program, report it")]
+    #[error(
+        "block {height} ({hash}) does not continue the stored tip {tip}: {fact}; this is a fault of the program, report it"
+    )]
     NotNext {
         /// Height offered.
         height: Height,
@@ -81,7 +83,9 @@ pub enum StoreError {
         fact: &'static str,
     },
     /// The state index knows a height that the log does not have.
-    #[error("state index is at height {state}, the log ends at {log}; restore the log from a copy, or move the folder away and sync anew")]
+    #[error(
+        "state index is at height {state}, the log ends at {log}; restore the log from a copy, or move the folder away and sync anew"
+    )]
     Ahead {
         /// Height of the state index.
         state: Height,
@@ -89,7 +93,9 @@ pub enum StoreError {
         log: Height,
     },
     /// Re-execution of a logged block leads elsewhere.
-    #[error("re-executing block {height} gives state {found}, its header says {expected}; this program applies other rules than the one that wrote the log")]
+    #[error(
+        "re-executing block {height} gives state {found}, its header says {expected}; this program applies other rules than the one that wrote the log"
+    )]
     Diverged {
         /// The block.
         height: Height,
@@ -99,7 +105,9 @@ pub enum StoreError {
         expected: StateRoot,
     },
     /// A logged block cannot be executed.
-    #[error("re-executing block {height}: {fact}; this program applies other rules than the one that wrote the log")]
+    #[error(
+        "re-executing block {height}: {fact}; this program applies other rules than the one that wrote the log"
+    )]
     Replay {
         /// The block; 0 for genesis.
         height: Height,

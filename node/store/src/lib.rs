@@ -3,17 +3,34 @@
 //! The block log is the truth. The state index (sled) is made from it and made again whenever it is behind, damaged or
 //! does not open. Every write is durable when its function returns. All of it is blocking and synchronous; nothing here
 //! knows the network, consensus or a clock.
+//!
+//! - [`Store`]: the writer, and [`StoreReader`] for every other thread; [`memory`]: its twin in memory.
+//! - [`log`], [`journal`], [`bodies`], [`roles`]: append-only files of one frame form, which tells a torn tail (cut off:
+//!   nobody was told of it) from damage (an error: never dropped).
+//! - [`blob`]: file sets by content.
+//!
+//! Deliberately absent for now: snapshots of the state, pruning of the log, repair from peers. Their places: a log may
+//! start at any height, and the index says at which block it is true.
 
 mod append;
 pub mod blob;
 pub mod bodies;
+pub mod chain;
 mod disk;
 pub mod error;
 mod frame;
 pub mod journal;
 pub mod lock;
 pub mod log;
+pub mod memory;
+mod recover;
 pub mod roles;
+mod state;
+mod store;
 
 pub use blob::{BlobError, BlobInfo, BlobLimits, BlobStore, Partial, Source};
+pub use chain::{ChainRead, ChainStore, CommitRef, Recovered};
 pub use error::StoreError;
+pub use recover::RebuildReport;
+pub use state::{StateOptions, TransactionPlace};
+pub use store::{StateView, Store, StoreOptions, StoreReader};

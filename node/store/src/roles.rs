@@ -95,7 +95,11 @@ impl Roles {
         }
         let grown = self.live_bytes.saturating_add(weight(key, value));
         if !value.is_empty() && grown > ROLE_TOTAL_BYTES_MAX {
-            return Err(StoreError::TooLarge { what: "role memory", length: grown, max: ROLE_TOTAL_BYTES_MAX });
+            return Err(StoreError::TooLarge {
+                what: "role memory",
+                length: grown,
+                max: ROLE_TOTAL_BYTES_MAX,
+            });
         }
         self.file.append(0, &join(key, value))?;
         self.apply(key, value);

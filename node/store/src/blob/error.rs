@@ -32,7 +32,9 @@ pub enum BlobError {
         source: io::Error,
     },
     /// One blob larger than allowed.
-    #[error("blob has {bytes} bytes, at most {max} are kept; raise the limit in config.toml or refuse the task")]
+    #[error(
+        "blob has {bytes} bytes, at most {max} are kept; raise the limit in config.toml or refuse the task"
+    )]
     TooLarge {
         /// Its size in bytes.
         bytes: u64,
@@ -40,7 +42,9 @@ pub enum BlobError {
         max: u64,
     },
     /// The cap on all blobs together is reached.
-    #[error("blob of {bytes} bytes does not fit: {used} of {max} are in use; remove blobs or raise the cap in config.toml")]
+    #[error(
+        "blob of {bytes} bytes does not fit: {used} of {max} are in use; remove blobs or raise the cap in config.toml"
+    )]
     CapReached {
         /// Its size in bytes.
         bytes: u64,
@@ -50,7 +54,9 @@ pub enum BlobError {
         max: u64,
     },
     /// The disk would be filled beyond the reserve.
-    #[error("blob of {bytes} bytes does not fit: {free} are free and {reserve} of them stay reserved; free some space")]
+    #[error(
+        "blob of {bytes} bytes does not fit: {free} are free and {reserve} of them stay reserved; free some space"
+    )]
     NoSpace {
         /// Its size in bytes.
         bytes: u64,
@@ -96,7 +102,9 @@ pub enum BlobError {
         missing: u64,
     },
     /// A piece that the manifest does not have, or of another length.
-    #[error("blob {root} has no piece {piece} of {bytes} bytes at {offset} in file {file}; this is a fault of the caller")]
+    #[error(
+        "blob {root} has no piece {piece} of {bytes} bytes at {offset} in file {file}; this is a fault of the caller"
+    )]
     NoSuchPiece {
         /// Its root.
         root: BlobRoot,

@@ -119,9 +119,10 @@ fn copy(home: &Path, name: &str, from: &Path, file: File, bytes: u64) -> Result<
         .open(&path)
         .map_err(|e| BlobError::io("create", &path, e))?;
     // One byte more than counted: a file that grows meanwhile is noticed without being followed to its end.
-    let (hash, copied) =
-        layout::hash_through(std::io::Read::take(file, bytes.saturating_add(1)), |piece| out.write_all(piece))
-            .map_err(|e| BlobError::io("copy to", &path, e))?;
+    let (hash, copied) = layout::hash_through(std::io::Read::take(file, bytes.saturating_add(1)), |piece| {
+        out.write_all(piece)
+    })
+    .map_err(|e| BlobError::io("copy to", &path, e))?;
     out.sync_all().map_err(|e| BlobError::io("sync", &path, e))?;
     if copied != bytes {
         let fact = "a file that changes while it is copied";

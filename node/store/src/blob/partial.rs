@@ -83,9 +83,13 @@ impl Partial {
         // From here on `close` must happen: either by the value's drop or right here.
         let home = shared.partial_home(&root);
         match prepare(&home, manifest, &root) {
-            Ok(notes) => {
-                Ok(Self { shared: Arc::clone(shared), root, manifest: manifest.clone(), home, notes: Mutex::new(notes) })
-            }
+            Ok(notes) => Ok(Self {
+                shared: Arc::clone(shared),
+                root,
+                manifest: manifest.clone(),
+                home,
+                notes: Mutex::new(notes),
+            }),
             Err(error) => {
                 shared.room().close(&root);
                 Err(error)
@@ -236,7 +240,9 @@ fn prepare(home: &Path, manifest: &Manifest, root: &BlobRoot) -> Result<Notes, B
             let file = u32::try_from(at).unwrap_or(u32::MAX);
             held.retain(|(noted, _)| *noted != file);
         }
-        held.retain(|(noted, piece)| usize::try_from(*noted).ok() != Some(at) || u64::from(*piece) < pieces(entry));
+        held.retain(|(noted, piece)| {
+            usize::try_from(*noted).ok() != Some(at) || u64::from(*piece) < pieces(entry)
+        });
     }
     held.retain(|(file, _)| usize::try_from(*file).is_ok_and(|file| file < manifest.files.len()));
     layout::sync(home)?;
