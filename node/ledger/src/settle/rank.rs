@@ -1,0 +1,133 @@
+//! Who is eligible, who copied, and in which order: a total order over entrants (SPEC.md, "Ranking").
+
+use tiltyard_keys::PublicKey;
+use tiltyard_proto::ids::FileHash;
+use tiltyard_proto::state::{Reason, TaskRules};
+use tiltyard_proto::units::{Height, Ppm};
+
+use super::compare::{Gap, gain_ppm, total};
+
+/// What comes first of two commits: height, then a hash that nobody knew when it committed.
+pub(super) type Priority = (Height, [u8; 32]);
+
+/// An entrant with scores.
+#[derive(Debug, Clone)]
+pub(super) struct Scored {
+    pub(super) miner: PublicKey,
+    pub(super) scores: Vec<u32>,
+    pub(super) priority: Priority,
+    pub(super) weights: FileHash,
+    pub(super) reference: bool,
+}
+
+/// What ranking needs to know of the task.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms<'a> {
+    pub(super) base: &'a [u32],
+    pub(super) min_gain: Ppm,
+    pub(super) continuous: bool,
+    pub(super) rules: &'a TaskRules,
+}
+
+/// Where an entrant stands, in the order of the entrants given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stand {
+    pub(super) rank: Option<u8>,
+    pub(super) reason: Reason,
+}
+
+/// Ranks the entrants; the base's total loss must not be zero.
+pub(super) fn rank(field: &[Scored], terms: &Terms<'_>) -> Vec<Stand> {
+    let mut stands: Vec<Option<Stand>> = field
+        .iter()
+        .map(|entrant| exclude(entrant, field, terms).map(|reason| Stand { rank: None, reason }))
+        .collect();
+    let mut left: Vec<usize> =
+        stands.iter().enumerate().filter(|(_, stand)| stand.is_none()).map(|(at, _)| at).collect();
+    let mut overtaken: Option<(usize, usize)> = None;
+    let mut next = 1u8;
+    while let Some(draw) = draw(field, &left) {
+        let reason = explain(field, &draw, overtaken, next);
+        if let Some(stand) = stands.get_mut(draw.winner) {
+            *stand = Some(Stand { rank: Some(next), reason });
+        }
+        overtaken = (draw.winner != draw.leader).then_some((draw.leader, draw.winner));
+        left.retain(|at| *at != draw.winner);
+        next = next.saturating_add(1);
+    }
+    stands.into_iter().map(|stand| stand.unwrap_or(NOT_DRAWN)).collect()
+}
+
+/// Never seen: every entrant is excluded or drawn.
+const NOT_DRAWN: Stand = Stand { rank: None, reason: Reason::NotRevealed };
+
+/// Says why an entrant is not ranked, if it is not.
+fn exclude(entrant: &Scored, field: &[Scored], terms: &Terms<'_>) -> Option<Reason> {
+    if entrant.reference {
+        return Some(Reason::Reference);
+    }
+    let gain = gain_ppm(total(terms.base), total(&entrant.scores)).unwrap_or(i64::MIN);
+    if gain < terms.min_gain.get() {
+        return Some(Reason::BelowGain { gain: Ppm::new(gain), needed: terms.min_gain });
+    }
+    let gap = Gap::of(&entrant.scores, terms.base);
+    if !gap.beats() {
+        return Some(Reason::NotBetterThanBase { mean_gap: gap.mean(), needed: gap.needed() });
+    }
+    field
+        .iter()
+        .filter(|other| other.priority < entrant.priority)
+        .filter_map(|other| copied(entrant, other, terms).map(|close| (other, close)))
+        .min_by_key(|(other, _)| other.priority)
+        .map(|(other, close)| Reason::Duplicate { of: other.miner, close })
+}
+
+/// Returns the share of cells that are the same if `entrant` is a copy of `other`.
+fn copied(entrant: &Scored, other: &Scored, terms: &Terms<'_>) -> Option<Ppm> {
+    let cells = entrant.scores.len();
+    let reach = terms.rules.duplicate_micro_nats;
+    let pairs = entrant.scores.iter().zip(&other.scores);
+    let close = pairs.filter(|(a, b)| a.abs_diff(**b) <= reach).count();
+    let share = close.saturating_mul(1_000_000).checked_div(cells).unwrap_or(0);
+    let share = Ppm::new(i64::try_from(share).unwrap_or(i64::MAX));
+    let same_file = entrant.weights == other.weights;
+    (same_file || (terms.continuous && share >= terms.rules.duplicate_cells)).then_some(share)
+}
+
+/// One rank drawn: the lowest total left, and who takes the rank.
+struct Draw {
+    leader: usize,
+    winner: usize,
+}
+
+/// The leader is the lowest total; among those it does not beat, itself included, the earliest takes the rank.
+fn draw(field: &[Scored], left: &[usize]) -> Option<Draw> {
+    let entrant = |at: &usize| field.get(*at);
+    let leader = *left
+        .iter()
+        .min_by_key(|at| entrant(at).map(|entrant| (total(&entrant.scores), entrant.priority)))?;
+    let ahead = entrant(&leader)?;
+    let winner = *left
+        .iter()
+        .filter(|at| {
+            **at == leader
+                || entrant(at).is_some_and(|other| !Gap::of(&ahead.scores, &other.scores).beats())
+        })
+        .min_by_key(|at| entrant(at).map(|entrant| entrant.priority))?;
+    Some(Draw { leader, winner })
+}
+
+fn explain(field: &[Scored], draw: &Draw, overtaken: Option<(usize, usize)>, rank: u8) -> Reason {
+    let key = |at: usize| field.get(at).map_or(PublicKey::from_bytes([0; 32]), |entrant| entrant.miner);
+    if draw.winner != draw.leader {
+        return Reason::RankedByEarlierCommit { rank, leader: key(draw.leader) };
+    }
+    match overtaken {
+        Some((leader, ahead)) if leader == draw.winner => {
+            let scores = |at: usize| field.get(at).map_or(&[][..], |entrant| &entrant.scores);
+            let gap = Gap::of(scores(leader), scores(ahead));
+            Reason::TiedWithEarlier { rank, ahead: key(ahead), mean_gap: gap.mean(), needed: gap.needed() }
+        }
+        Some(_) | None => Reason::Ranked { rank },
+    }
+}
