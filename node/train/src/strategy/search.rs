@@ -4,8 +4,9 @@
 //! arXiv:1506.01186), for adapters and for all weights; about 24 % goes to six candidates of
 //! which half survive each round (Jamieson and Talwalkar 2015, arXiv:1502.07943). A candidate's
 //! rounds are the first steps of its full-length run, so the winner is continued, not restarted,
-//! with all that is left: 60 % or more. Choices are made on held-out rows; the best checkpoint
-//! is kept from the first round on.
+//! with all that is left: 60 % or more. Should its loss on held-out rows turn before the end, the
+//! rest pays for shorter runs of the same recipe. Choices are made on held-out rows; the best
+//! checkpoint is kept from the first round on.
 
 use tiltyard_proto::recipe::{Method, Recipe, Schedule, Strategy};
 
@@ -26,8 +27,12 @@ const TEST_SHARE: u64 = 40;
 const ROUNDS: [u64; 2] = [25, 50];
 /// Candidates in the first round.
 const CANDIDATES: usize = 6;
-/// Measurements during the final run.
+/// Measurements during a full-length run.
 const MEASUREMENTS: u64 = 12;
+/// Rises of the held-out loss in a row that end a run.
+const RISES_MAX: u32 = 2;
+/// Lengths of the runs that follow one whose loss turned, in percent of where it turned.
+const REFINEMENTS: [u64; 4] = [120, 160, 90, 120];
 
 /// One point of the search space.
 #[derive(Debug, Clone, PartialEq)]
@@ -252,23 +257,71 @@ fn play(session: &mut Session<'_>, candidate: &Candidate, until: u64) -> Result<
     Ok(loss)
 }
 
-/// Continues the winner to its full length, keeping the best checkpoint on the way.
+/// Continues the winner; when its loss on held-out rows turns, spends what is left of the
+/// budget on shorter runs of the same recipe, whose learning rate falls to zero in time.
 fn run_final(session: &mut Session<'_>, winner: &Candidate) -> Result<(), StrategyError> {
-    let mut run = session.run(&winner.name, &winner.recipe)?;
-    let steps = u64::from(winner.recipe.steps);
-    let stride = steps.div_ceil(MEASUREMENTS).max(1);
-    while run.step() < steps {
-        let until = ((run.step() / stride + 1) * stride).min(steps);
-        match session.advance(&winner.name, &mut run, until, Phase::Final, false) {
-            Ok(()) => {}
-            Err(StrategyError::Run(RunError::Diverged { .. })) if session.best().is_some() => break,
-            Err(error) => return Err(error),
+    let Some(mut best_step) = run_measured(session, winner)? else { return Ok(()) };
+    for (attempt, percent) in REFINEMENTS.into_iter().enumerate() {
+        let rows = u64::from(winner.recipe.batch_rows);
+        let step_tokens = row_tokens(session) * rows;
+        let left = session.setup().budget_tokens.saturating_sub(spent(session, attempt)) / step_tokens;
+        let steps = (best_step * percent / 100).max(2);
+        if session.finishing() || steps > left {
+            return Ok(());
         }
-        let loss = session.measure(&run, Phase::Final)?;
-        session.keep_if_better(&run, loss)?;
-        if session.finishing() {
-            break;
+        let mut recipe = winner.recipe.clone();
+        recipe.steps = u32::try_from(steps).unwrap_or(u32::MAX);
+        let refined = Candidate { name: format!("refined-{attempt}"), recipe };
+        let before = session.best();
+        let turned = run_measured(session, &refined)?;
+        if session.best() < before {
+            best_step = turned.unwrap_or(steps);
         }
     }
     Ok(())
+}
+
+/// Tokens used before a refinement began, the same after a restart in its middle.
+fn spent(session: &Session<'_>, attempt: usize) -> u64 {
+    session.tokens().saturating_sub(session.run_tokens(&format!("refined-{attempt}")))
+}
+
+/// Runs a candidate to its end, measuring on the way and keeping the best checkpoint.
+///
+/// Ends early once the loss has risen twice in a row, and then returns the step where it was
+/// lowest; `None` when it did not turn.
+fn run_measured(session: &mut Session<'_>, candidate: &Candidate) -> Result<Option<u64>, StrategyError> {
+    let mut run = session.run(&candidate.name, &candidate.recipe)?;
+    let steps = u64::from(candidate.recipe.steps);
+    let stride = steps.div_ceil(MEASUREMENTS).max(1);
+    let (mut lowest, mut rises) = ((DIVERGED, 0u64), 0u32);
+    for until in (1..=MEASUREMENTS).map(|at| (at * stride).min(steps)) {
+        let part = format!("{}-step-{until}", candidate.name);
+        let loss = match session.result(&part) {
+            Some(loss) => loss,
+            None => {
+                match session.advance(&candidate.name, &mut run, until, Phase::Final, false) {
+                    Ok(()) => {}
+                    Err(StrategyError::Run(RunError::Diverged { .. })) if session.best().is_some() => break,
+                    Err(error) => return Err(error),
+                }
+                let loss = session.measure(&run, Phase::Final)?;
+                session.keep_if_better(&run, loss)?;
+                if session.finishing() {
+                    return Ok(None);
+                }
+                session.record(&part, loss, 0)?;
+                loss
+            }
+        };
+        if loss < lowest.0 {
+            (lowest, rises) = ((loss, until), 0);
+        } else {
+            rises += 1;
+        }
+        if rises == RISES_MAX || until == steps {
+            break;
+        }
+    }
+    Ok((rises > 0 && lowest.1 > 0).then_some(lowest.1))
 }

@@ -134,6 +134,11 @@ impl<'a> Session<'a> {
         runs + self.journal.tokens.values().sum::<u64>()
     }
 
+    /// Tokens trained on so far by one run.
+    pub fn run_tokens(&self, name: &str) -> u64 {
+        self.runs.get(name).map_or(0, |(_, tokens)| *tokens)
+    }
+
     /// Says whether the job was asked to end with what it has.
     pub fn finishing(&mut self) -> bool {
         self.finishing = self.finishing || self.setup.folder.join(FINISH_FILE).exists();
