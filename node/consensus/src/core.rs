@@ -118,6 +118,10 @@ impl Consensus {
                 LocallyProposedValue::new(At(self.around.height), convert::core_round(round), Candidate(block)),
             )),
             ConsensusInput::Timer(timer) => self.timer(timer),
+            ConsensusInput::Stop => {
+                self.around.decided = true;
+                self.around.cancel_all();
+            }
             ConsensusInput::SayAgain => self.say_again(),
         }
         self.drain()

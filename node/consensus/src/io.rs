@@ -122,6 +122,8 @@ pub enum ConsensusInput {
     },
     /// A timer ran out.
     Timer(ConsensusTimer),
+    /// The height was decided elsewhere: nothing more happens until the next start.
+    Stop,
     /// A peer may have missed what this node said: say it again.
     SayAgain,
 }

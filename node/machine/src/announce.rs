@@ -1,0 +1,60 @@
+//! Gathers transactions into frames: one signature check and one gossip message for many.
+
+use std::collections::BTreeMap;
+
+use serde_bytes::ByteBuf;
+use tiltyard_proto::codec;
+use tiltyard_proto::transaction::VerifiedTransaction;
+use tiltyard_proto::wire::{Topic, TransactionFrame};
+
+use crate::io::Effect;
+
+/// How long a transaction waits for company, in milliseconds.
+pub(crate) const FLUSH_MS: u64 = 50;
+/// Bytes of transactions in a frame; what CBOR adds stays within 64 KiB.
+const FRAME_BYTES: usize = 60 * 1024;
+/// Bytes that CBOR adds to one transaction in a frame.
+const ITEM_BYTES: usize = 5;
+
+/// Frames being filled.
+#[derive(Debug, Default)]
+pub(crate) struct Announcer {
+    filling: BTreeMap<Topic, (usize, Vec<ByteBuf>)>,
+}
+
+impl Announcer {
+    /// Adds a transaction; frames that are full leave at once.
+    pub(crate) fn add(&mut self, transaction: &VerifiedTransaction, out: &mut Vec<Effect>) {
+        let topic = transaction.transaction().action.topic();
+        let bytes = transaction.signed().encode();
+        let length = bytes.len().saturating_add(ITEM_BYTES);
+        let full = self
+            .filling
+            .get(&topic)
+            .is_some_and(|(filled, _)| filled.saturating_add(length) > FRAME_BYTES);
+        if full {
+            self.send(topic, out);
+        }
+        let (filled, items) = self.filling.entry(topic).or_default();
+        *filled = filled.saturating_add(length);
+        items.push(ByteBuf::from(bytes));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.filling.is_empty()
+    }
+
+    /// Sends everything that waits.
+    pub(crate) fn flush(&mut self, out: &mut Vec<Effect>) {
+        for topic in Topic::ALL {
+            self.send(topic, out);
+        }
+    }
+
+    fn send(&mut self, topic: Topic, out: &mut Vec<Effect>) {
+        if let Some((_, transactions)) = self.filling.remove(&topic) {
+            let bytes = codec::encode(&TransactionFrame { transactions });
+            out.push(Effect::Publish { topic, bytes });
+        }
+    }
+}
