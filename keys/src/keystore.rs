@@ -1,7 +1,7 @@
 //! Keystore bytes: secret keys under a password, or openly when a testnet asks for it.
 //!
-//! Form: canonical JSON text with argon2id parameters, salt, nonce and XChaCha20-Poly1305 ciphertext. The file itself,
-//! its mode and its place are the shell's business.
+//! Form: four lines of text (magic, public key, lock, payload); the payload is the seed, in the open or sealed by
+//! argon2id (RFC 9106) and XChaCha20-Poly1305. The file itself, its mode and its place are the shell's business.
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
@@ -86,6 +86,9 @@ const MAGIC: &str = "tiltyard-key-v1";
 const MEMORY_KIB: u32 = 19_456;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
+const MEMORY_KIB_MAX: u32 = 262_144;
+const PASSES_MAX: u32 = 16;
+const LANES_MAX: u32 = 16;
 const TEXT_BYTES_MAX: usize = 4_096;
 const PASSWORD_CHARS_MIN: usize = 8;
 
@@ -145,7 +148,10 @@ impl Keystore {
         }
         let text = core::str::from_utf8(bytes).map_err(|_| malformed("not text"))?;
         let lines = split(text)?;
-        let public = lines.public.parse().map_err(|_| malformed("bad public key"))?;
+        let public: PublicKey = lines.public.parse().map_err(|_| malformed("bad public key"))?;
+        if public.to_string() != lines.public {
+            return Err(malformed("public key in another form than it is written in"));
+        }
         Ok(Self { text: text.to_owned(), public })
     }
 
@@ -173,6 +179,9 @@ impl Keystore {
     /// [`KeystoreError`] when the password is missing or wrong, or the content is damaged.
     pub fn open(&self, password: Option<&str>) -> Result<SecretKey, KeystoreError> {
         let lines = split(&self.text)?;
+        if lines.payload.bytes().any(|digit| digit.is_ascii_uppercase()) {
+            return Err(malformed("payload in another form than it is written in"));
+        }
         let payload = Zeroizing::new(hex::decode(lines.payload).map_err(|_| malformed("bad payload"))?);
         let seed = if lines.lock == "open" {
             payload
@@ -253,12 +262,15 @@ impl LockLine {
             || -> Result<u32, KeystoreError> { next()?.parse().map_err(|_| malformed("bad lock number")) };
         let (memory_kib, passes, lanes) = (number()?, number()?, number()?);
         // A hostile file must not make us hash for an hour or take gigabytes.
-        if memory_kib > 1_048_576 || passes > 16 || lanes > 16 {
-            return Err(malformed("lock cost above 1 GiB, 16 passes or 16 lanes"));
+        if memory_kib > MEMORY_KIB_MAX || passes > PASSES_MAX || lanes > LANES_MAX {
+            return Err(malformed("lock cost above 256 MiB, 16 passes or 16 lanes"));
         }
         let mut locked = Self { memory_kib, passes, lanes, salt: [0; 16], nonce: [0; 24] };
         hex::decode_to_slice(next()?, &mut locked.salt).map_err(|_| malformed("bad salt"))?;
         hex::decode_to_slice(next()?, &mut locked.nonce).map_err(|_| malformed("bad nonce"))?;
+        if locked.to_line() != line {
+            return Err(malformed("lock line in another form than it is written in"));
+        }
         Ok(locked)
     }
 

@@ -1,0 +1,5 @@
+//! Integration tests of identities: keys, signatures, keystores, texts.
+
+mod hex_texts;
+mod keystores;
+mod signatures;
