@@ -48,13 +48,13 @@ struct Draft {
 }
 
 /// Strategies of the miners, in order; the first is the recipe to beat.
-const STRATEGIES: [&str; 3] = ["fixed:autotrain-ui", "fixed:steady", "search"];
+const STRATEGIES: [&str; 3] = ["fixed:autotrain", "fixed:recipes/steady.toml", "search"];
 
 /// Makes every folder.
 pub(crate) fn lay_out(options: &Options, seed: Seed, dir: &Path) -> Result<Network> {
     let binary = find_binary(options)?;
     let assets = find_assets(options)?;
-    let names = names(options);
+    let names = names(options, &assets);
     let ports = free_ports(names.len() * 2)?;
     let drafts: Vec<Draft> = names
         .into_iter()
@@ -88,11 +88,15 @@ pub(crate) fn lay_out(options: &Options, seed: Seed, dir: &Path) -> Result<Netwo
     assemble(drafts, options, seed, binary, assets, genesis_file, &genesis)
 }
 
-fn names(options: &Options) -> Vec<(String, Role, Option<String>)> {
+fn names(options: &Options, assets: &Path) -> Vec<(String, Role, Option<String>)> {
     let validators = (0..options.validators).map(|n| (format!("validator-{n}"), Role::Validator, None));
     let miners = (0..options.miners).map(|n| {
         let strategy = STRATEGIES.get(n % STRATEGIES.len()).copied().unwrap_or("search");
-        (format!("miner-{n}"), Role::Miner, Some(strategy.to_owned()))
+        let strategy = match strategy.strip_prefix("fixed:").filter(|file| file.ends_with(".toml")) {
+            Some(file) => format!("fixed:{}", assets.join(file).display()),
+            None => strategy.to_owned(),
+        };
+        (format!("miner-{n}"), Role::Miner, Some(strategy))
     });
     let others = ["observer", "requester"].map(|name| (name.to_owned(), Role::Observer, None));
     validators.chain(miners).chain(others).collect()

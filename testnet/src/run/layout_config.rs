@@ -16,10 +16,48 @@ pub(crate) struct Facts {
 
 #[derive(Debug, Serialize)]
 struct Config {
-    listen: Vec<String>,
+    role: &'static str,
+    network: Network,
+    api: Api,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    miner: Option<Miner>,
 }
 
+#[derive(Debug, Serialize)]
+struct Network {
+    listen: Vec<String>,
+    bootstrap: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Api {
+    listen: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Miner {
+    strategy: String,
+    tokens: u64,
+    checkpoint_steps: u32,
+    finish_before: u64,
+}
+
+/// Blocks that a miner leaves itself between the end of training and the end of commits.
+const FINISH_BEFORE: u64 = 16;
+
 /// Returns the text of `config.toml`.
-pub(crate) fn config(_options: &Options, _role: Role, facts: &Facts) -> Result<String> {
-    toml::to_string(&Config { listen: vec![facts.listen.clone()] }).context("cannot write a configuration")
+pub(crate) fn config(options: &Options, role: Role, facts: &Facts) -> Result<String> {
+    let miner = facts.strategy.clone().map(|strategy| Miner {
+        strategy,
+        tokens: options.tokens,
+        checkpoint_steps: 10,
+        finish_before: FINISH_BEFORE,
+    });
+    let config = Config {
+        role: role.word(),
+        network: Network { listen: vec![facts.listen.clone()], bootstrap: facts.bootstrap.clone() },
+        api: Api { listen: facts.api.clone() },
+        miner,
+    };
+    toml::to_string(&config).context("cannot write a configuration")
 }
