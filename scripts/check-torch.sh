@@ -5,10 +5,11 @@
 #
 #   scripts/check-torch.sh           compute the fixtures' scores again, compare
 #   scripts/check-torch.sh --make    write the fixtures anew
-#   scripts/check-torch.sh ADAPTER ROWS SCORES
-#       score ROWS (jsonl of prompt and completion) under the adapter folder
-#       ADAPTER on testnet/assets/base, and compare with SCORES, which holds our
-#       own as {"micro_nats": [one integer a row]}
+#   scripts/check-torch.sh CHECKPOINT ROWS SCORES
+#       score ROWS (jsonl of prompt and completion) under the folder CHECKPOINT
+#       (a peft adapter, or the model.safetensors of a full fine-tuning) on
+#       testnet/assets/base, and compare with SCORES, the result.json that
+#       `tiltyard job eval` left for the same rows
 #
 # BASE=DIR names another base model.
 set -euo pipefail
@@ -22,10 +23,10 @@ fixtures="$root/node/train/tests/fixtures/peft"
 case "$#:${1:-}" in
     0:) run=(fixtures "$fixtures" "$base") ;;
     1:--make) run=(make "$fixtures" "$base" "$root/testnet/assets/data") ;;
-    3:*) run=(adapter "$base" "$1" "$2" "$3") ;;
+    3:*) run=(checkpoint "$base" "$1" "$2" "$3") ;;
     *) usage ;;
 esac
 . "$root/scripts/assets/packages.sh"
 python=$(python_with "${XDG_CACHE_HOME:-$HOME/.cache}/tiltyard/torch" \
     torch==2.15.0 transformers==5.23.0 peft==0.21.2 safetensors==0.8.0 tokenizers==0.23.3)
-exec "$python" "$root/scripts/assets/torch_check.py" "${run[@]}"
+exec "$python" -W ignore::FutureWarning "$root/scripts/assets/torch_check.py" "${run[@]}"

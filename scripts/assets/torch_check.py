@@ -2,13 +2,14 @@
 
 usage: torch_check.py make FIXTURES BASE DATA
        torch_check.py fixtures FIXTURES BASE
-       torch_check.py adapter BASE ADAPTER ROWS SCORES
+       torch_check.py checkpoint BASE CHECKPOINT ROWS SCORES
 
-make      writes the golden fixtures: small random models and peft adapters on
-          them, with scores and logits, and scores of the shipped base model
-fixtures  computes every score in the fixtures again
-adapter   scores ROWS (jsonl of prompt and completion) under an adapter folder,
-          and compares with SCORES, our own (JSON: {"micro_nats": [...]})
+make        writes the golden fixtures: small random models and peft adapters
+            on them, with scores and logits, and scores of the shipped base
+fixtures    computes every score in the fixtures again
+checkpoint  scores ROWS (jsonl of prompt and completion) under a checkpoint's
+            folder (a peft adapter, or all weights), and compares with SCORES, the
+            result.json of our evaluation job
 
 A row's score is the natural-log negative log-likelihood averaged over the
 tokens of its completion and the end of text, in f32 with an f64 log-sum-exp.
@@ -229,26 +230,49 @@ def check_fixtures(fixtures: Path, base: Path) -> None:
     agree("base", [r["nats"] for r in golden["rows"]], found, TOLERANCE_REPEAT)
 
 
-def check_adapter(base: Path, adapter: Path, rows_file: Path, scores_file: Path) -> None:
-    ours = [s / 1e6 for s in json.loads(scores_file.read_text("utf-8"))["micro_nats"]]
+def read_scores(file: Path) -> list[float]:
+    """Our scores in nats."""
+    result = json.loads(file.read_text("utf-8"))
+    try:
+        return [micro / 1e6 for micro in result["Evaluated"]["row"]["Scores"]]
+    except (KeyError, TypeError):
+        raise SystemExit(f"error: {file} is not the result of an evaluation with scores: {result}")
+
+
+def check_checkpoint(base: Path, checkpoint: Path, rows_file: Path, scores_file: Path) -> None:
+    ours = read_scores(scores_file)
     model, tokenizer = load(base)
     rows = read_rows(rows_file)
     untouched = [score(model, tokenizer, row) for row in rows]
-    weights = load_file(adapter / "adapter_model.safetensors")
-    model = PeftModel.from_pretrained(model, adapter).eval()
+    print(f"untouched base: mean {sum(untouched) / len(rows):.6f} nats")
+    model = apply(model, checkpoint)
+    theirs = [score(model, tokenizer, row) for row in rows]
+    agree("checkpoint", ours, theirs, TOLERANCE_SCORE)
+
+
+def apply(model: LlamaForCausalLM, checkpoint: Path):
+    """Puts a checkpoint on its base: an adapter, or all weights of a full fine-tuning."""
+    if not (checkpoint / "adapter_config.json").exists():
+        weights = load_file(checkpoint / "model.safetensors")
+        missing, unknown = model.load_state_dict(weights, strict=False)
+        # A tied output matrix is the embedding, and is not in the file.
+        if unknown or set(missing) - {"lm_head.weight"}:
+            raise SystemExit(f"error: the checkpoint lacks {missing} and has unknown {unknown}")
+        model.tie_weights()
+        return model.eval()
+    weights = load_file(checkpoint / "adapter_model.safetensors")
+    model = PeftModel.from_pretrained(model, checkpoint).eval()
     # A tensor that peft does not know is dropped with a mere warning.
     known = sum("lora_" in name for name, _ in model.named_parameters())
     if len(weights) != known:
         raise SystemExit(f"error: the adapter has {len(weights)} tensors, peft uses {known}")
-    theirs = [score(model, tokenizer, row) for row in rows]
-    print(f"untouched base: mean {sum(untouched) / len(rows):.6f} nats")
-    agree("adapter", ours, theirs, TOLERANCE_SCORE)
+    return model
 
 
 def main(command: str, *paths: str) -> None:
     torch.set_num_threads(1)
     logging.disable_progress_bar()
-    commands = {"make": make, "fixtures": check_fixtures, "adapter": check_adapter}
+    commands = {"make": make, "fixtures": check_fixtures, "checkpoint": check_checkpoint}
     commands[command](*map(Path, paths))
 
 
