@@ -4,7 +4,7 @@
 //! [`MemoryStore::sync`], and a crash loses the pile: that is how a node which acts before its data is durable is
 //! caught.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tiltyard_ledger::memory::MemoryState;
@@ -114,8 +114,8 @@ impl ChainStore for MemoryStore {
 
     fn save_body(&mut self, block: BlockHash, height: Height, bytes: &[u8]) -> Result<(), StoreError> {
         self.write(|content| {
-            let known: BTreeSet<BlockHash> = content.bodies.iter().map(|(name, ..)| *name).collect();
-            if !known.contains(&block) {
+            let kept = content.bodies.iter().any(|(name, at, _)| *name == block && *at == height);
+            if !kept {
                 content.bodies.push((block, height, bytes.to_vec()));
             }
         });

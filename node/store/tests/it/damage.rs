@@ -1,0 +1,183 @@
+//! The state index is made again, equal, whatever happens to it.
+
+use std::fs;
+use std::path::Path;
+
+use tiltyard_ledger::tree;
+use tiltyard_proto::block::DecidedBlock;
+use tiltyard_proto::ids::StateRoot;
+use tiltyard_proto::units::{Blocks, Height};
+use tiltyard_store::{ChainRead, ChainStore, RebuildReport, StateOptions, Store, StoreError, StoreOptions};
+
+use crate::chain::Maker;
+
+const BLOCKS: u64 = 12;
+
+fn options() -> StoreOptions {
+    let state = StateOptions { prune_after: Blocks::new(4), ..StateOptions::default() };
+    StoreOptions { segment_bytes: 16 * 1024, state }
+}
+
+fn grown(folder: &Path, count: u64) -> (Maker, DecidedBlock) {
+    let maker = Maker::new(1);
+    let (mut store, recovered) = Store::open(folder, &maker.genesis, options()).unwrap();
+    assert_eq!(recovered.rebuilt, None);
+    let tip = maker.grow(&mut store, recovered.tip, count).unwrap().unwrap();
+    (maker, tip)
+}
+
+fn reopen(folder: &Path, maker: &Maker) -> Result<(StateRoot, Height, Option<RebuildReport>), StoreError> {
+    let (store, recovered) = Store::open(folder, &maker.genesis, options())?;
+    let reader = store.reader();
+    Ok((tree::root(&reader).unwrap(), reader.tip(), recovered.rebuilt))
+}
+
+#[test]
+fn a_clean_store_opens_without_rebuild() {
+    let folder = tempfile::tempdir().unwrap();
+    let (maker, tip) = grown(folder.path(), BLOCKS);
+    let found = reopen(folder.path(), &maker).unwrap();
+    assert_eq!(found, (tip.block.header.state_root, tip.block.header.height, None));
+}
+
+#[test]
+fn a_lost_index_is_made_again_with_the_same_root() {
+    let folder = tempfile::tempdir().unwrap();
+    let (maker, tip) = grown(folder.path(), BLOCKS);
+    fs::remove_dir_all(folder.path().join("state")).unwrap();
+    let (root, height, report) = reopen(folder.path(), &maker).unwrap();
+    assert_eq!((root, height), (tip.block.header.state_root, tip.block.header.height));
+    let report = report.unwrap();
+    assert_eq!((report.blocks, report.height.get()), (BLOCKS, BLOCKS));
+    assert!(report.reason.is_some());
+}
+
+#[test]
+fn an_index_that_is_behind_is_replayed_forward() {
+    let folder = tempfile::tempdir().unwrap();
+    let (maker, early) = grown(folder.path(), 5);
+    let copy = tempfile::tempdir().unwrap();
+    let old = copy.path().join("state");
+    copy_folder(&folder.path().join("state"), &old);
+    let (mut store, recovered) = Store::open(folder.path(), &maker.genesis, options()).unwrap();
+    assert_eq!(recovered.tip.as_ref(), Some(&early));
+    let tip = maker.grow(&mut store, recovered.tip, 7).unwrap().unwrap();
+    drop(store);
+    fs::remove_dir_all(folder.path().join("state")).unwrap();
+    copy_folder(&old, &folder.path().join("state"));
+    let (root, height, report) = reopen(folder.path(), &maker).unwrap();
+    assert_eq!((root, height), (tip.block.header.state_root, tip.block.header.height));
+    assert_eq!(report, Some(RebuildReport { reason: None, blocks: 7, height: tip.block.header.height }));
+}
+
+#[test]
+fn an_index_ahead_of_the_log_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let (maker, _) = grown(folder.path(), 5);
+    fs::remove_dir_all(folder.path().join("log")).unwrap();
+    let error = reopen(folder.path(), &maker).unwrap_err();
+    assert!(matches!(error, StoreError::Ahead { .. }), "{error}");
+}
+
+#[test]
+fn a_damaged_index_never_leads_to_another_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let (maker, tip) = grown(folder.path(), BLOCKS);
+    let state = folder.path().join("state");
+    let kept = tempfile::tempdir().unwrap();
+    copy_folder(&state, &kept.path().join("state"));
+    let mut rebuilt = 0;
+    let mut random = 0x5eed_u64;
+    for case in 0..24 {
+        fs::remove_dir_all(&state).unwrap();
+        copy_folder(&kept.path().join("state"), &state);
+        mutilate(&state, case, &mut random);
+        let (root, height, report) = reopen(folder.path(), &maker).unwrap();
+        assert_eq!((root, height), (tip.block.header.state_root, tip.block.header.height), "case {case}");
+        rebuilt += u32::from(report.is_some());
+    }
+    assert!(rebuilt >= 8, "the damage must have been felt: {rebuilt} of 24");
+}
+
+/// Cuts, zeroes or flips some of what sled wrote.
+fn mutilate(state: &Path, case: u32, random: &mut u64) {
+    let mut draw = |below: usize| {
+        *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(*random >> 33).unwrap() % below.max(1)
+    };
+    let path = state.join("db");
+    let mut bytes = fs::read(&path).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0) + 1;
+    match case % 4 {
+        0 => {
+            let at = draw(used);
+            bytes[at] ^= 1 << draw(8);
+        }
+        1 => bytes.truncate(draw(used)),
+        2 => {
+            let from = draw(used);
+            bytes[from..].fill(0);
+        }
+        _ => {
+            for entry in fs::read_dir(state).unwrap() {
+                let path = entry.unwrap().path();
+                if path.file_name().unwrap().to_str().unwrap().starts_with("snap.") {
+                    fs::write(&path, b"").unwrap();
+                }
+            }
+            fs::write(state.join("snap.0000000000000000.generating"), b"").unwrap();
+            let at = draw(used);
+            bytes[at] ^= 1 << draw(8);
+        }
+    }
+    fs::write(&path, &bytes).unwrap();
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_folder_of_another_network_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    grown(folder.path(), 2);
+    let error = reopen(folder.path(), &Maker::new(2)).unwrap_err();
+    assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
+}
+
+#[test]
+fn a_second_process_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let maker = Maker::new(1);
+    let (store, _) = Store::open(folder.path(), &maker.genesis, options()).unwrap();
+    let error = Store::open(folder.path(), &maker.genesis, options()).map(|_| ()).unwrap_err();
+    assert!(matches!(error, StoreError::Locked { .. }), "{error}");
+    drop(store);
+    Store::open(folder.path(), &maker.genesis, options()).unwrap();
+}
+
+#[test]
+fn a_block_that_contradicts_itself_is_not_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let maker = Maker::new(1);
+    let (mut store, _) = Store::open(folder.path(), &maker.genesis, options()).unwrap();
+    let good = maker.next(&store.reader(), None, 2);
+    let mut bad = maker.next(&store.reader(), None, 2);
+    bad.changes.state_root = StateRoot::from_bytes([1; 32]);
+    assert!(matches!(store.commit(bad.commit()), Err(StoreError::NotNext { .. })));
+    let mut bad = maker.next(&store.reader(), None, 2);
+    bad.outcomes.pop();
+    assert!(matches!(store.commit(bad.commit()), Err(StoreError::NotNext { .. })));
+    store.commit(good.commit()).unwrap();
+    assert!(matches!(store.commit(good.commit()), Err(StoreError::NotNext { .. })));
+    assert_eq!(store.reader().tip(), Height::new(1));
+}

@@ -1,0 +1,12 @@
+//! The store against crashes, damage and full disks.
+#![allow(clippy::unwrap_used, reason = "a test that cannot get its ground ready has failed")]
+
+mod blobs;
+mod chain;
+mod child;
+mod crash;
+mod damage;
+mod full;
+mod logs;
+mod small;
+mod twin;
