@@ -1,6 +1,7 @@
 //! Fetches one blob: asks connected peers, takes pieces from all that have it, retries until done or cancelled.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +30,7 @@ const RETRY_MIN: Duration = Duration::from_millis(250);
 const BUSY_PAUSE: Duration = Duration::from_millis(300);
 const CORRUPT_STRIKES: u32 = 8;
 const SLOW_STRIKES: u32 = 2;
+const GARBLED_STRIKES: u32 = 4;
 
 /// What every fetch of a node shares.
 #[derive(Clone)]
@@ -315,6 +317,7 @@ impl Fetch {
         let strikes = match error {
             LaneError::Corrupt => CORRUPT_STRIKES,
             LaneError::Slow => SLOW_STRIKES,
+            LaneError::Stream(error) if error.kind() == io::ErrorKind::InvalidData => GARBLED_STRIKES,
             LaneError::Stream(_)
             | LaneError::Absent
             | LaneError::Refused

@@ -83,7 +83,7 @@ impl Task {
         let able = to_peer_id(&to).filter(|peer| self.roster.is_up(peer) && self.requests.may_ask(peer));
         match able {
             Some(peer) => {
-                let id = self.swarm.behaviour_mut().exchange.send_request(&peer, request);
+                let id = self.swarm.behaviour_mut().exchange.send_request(&peer, Ok(request));
                 self.requests.add_asked(id, token, peer);
             }
             None => self.emit(NetEvent::Response { token, from: to, response: None }),

@@ -1,10 +1,11 @@
 //! What the swarm reports.
 
 use std::io;
+use std::time::Duration;
 
 use libp2p::core::ConnectedPoint;
 use libp2p::gossipsub::{self, MessageAcceptance, MessageId};
-use libp2p::request_response::{self, InboundFailure, OutboundFailure};
+use libp2p::request_response::{self, OutboundFailure};
 use libp2p::swarm::{DialError, SwarmEvent};
 use libp2p::{PeerId, identify, ping};
 use tiltyard_proto::wire::{SyncRequest, SyncResponse};
@@ -13,15 +14,17 @@ use tracing::{debug, info, warn};
 use super::Task;
 use crate::behaviour::{BehaviourEvent, identify_name};
 use crate::event::NetEvent;
+use crate::exchange::{Garbled, Question};
 use crate::gossip::decode::decode_frame;
 use crate::gossip::score::GRAYLIST_SCORE;
 use crate::peers::to_peer;
 
+const PINGS_MISSED_MAX: u32 = 3;
 const REQUESTS_PER_PEER_MAX: u32 = 8;
 const MALFORMED_STRIKES: u32 = 2;
 const GARBLED_STRIKES: u32 = 4;
 
-type ExchangeEvent = request_response::Event<SyncRequest, SyncResponse>;
+type ExchangeEvent = request_response::Event<Question, SyncResponse>;
 
 impl Task {
     pub(super) fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -66,18 +69,27 @@ impl Task {
                 self.on_identified(peer_id, &info.protocol_version);
             }
             BehaviourEvent::Identify(_) => {}
-            BehaviourEvent::Ping(ping::Event { peer, result, .. }) => match result {
-                Ok(time) => {
-                    if let Some(member) = self.roster.get_mut(&peer) {
-                        member.round_trip = Some(time);
-                    }
-                }
-                Err(error) => {
-                    debug!(%peer, %error, "a peer does not answer; disconnected");
+            BehaviourEvent::Ping(ping::Event { peer, result, .. }) => self.on_ping(peer, result),
+            BehaviourEvent::Blobs(()) => {}
+        }
+    }
+
+    fn on_ping(&mut self, peer: PeerId, result: Result<Duration, ping::Failure>) {
+        let Some(member) = self.roster.get_mut(&peer) else { return };
+        match result {
+            Ok(time) => {
+                member.round_trip = Some(time);
+                member.pings_missed = 0;
+            }
+            // Old or foreign software: identify decides about it.
+            Err(ping::Failure::Unsupported) => {}
+            Err(error @ (ping::Failure::Timeout | ping::Failure::Other { .. })) => {
+                member.pings_missed = member.pings_missed.saturating_add(1);
+                if member.pings_missed >= PINGS_MISSED_MAX {
+                    info!(%peer, %error, "a peer does not answer; disconnected");
                     self.disconnect(peer);
                 }
-            },
-            BehaviourEvent::Blobs(()) => {}
+            }
         }
     }
 
@@ -171,9 +183,13 @@ impl Task {
     fn on_exchange(&mut self, event: ExchangeEvent) {
         match event {
             request_response::Event::Message { peer, message, .. } => match message {
-                request_response::Message::Request { request_id, request, channel } => {
-                    self.on_request(peer, request_id, request, channel);
-                }
+                request_response::Message::Request { request_id, request, channel } => match request {
+                    Ok(request) => self.on_request(peer, request_id, request, channel),
+                    Err(Garbled(fact)) => {
+                        debug!(%peer, %fact, "malformed request");
+                        self.strike(peer, GARBLED_STRIKES, "a request that cannot be decoded");
+                    }
+                },
                 request_response::Message::Response { request_id, response } => {
                     if let Some(token) = self.requests.take_asked(request_id) {
                         let response = Some(Box::new(response));
@@ -192,9 +208,6 @@ impl Task {
             }
             request_response::Event::InboundFailure { peer, request_id, error, .. } => {
                 debug!(%peer, %error, "a peer's request failed");
-                if matches!(&error, InboundFailure::Io(error) if is_garbled(error)) {
-                    self.strike(peer, GARBLED_STRIKES, "a request that cannot be decoded");
-                }
                 if self.requests.drop_inbound(request_id).is_some() {
                     self.request_over(&peer);
                 }

@@ -21,6 +21,7 @@ pub(super) struct Member {
     pub(super) outbound: bool,
     pub(super) since: Instant,
     pub(super) round_trip: Option<Duration>,
+    pub(super) pings_missed: u32,
     pub(super) topics: BTreeSet<Topic>,
     /// It said that it belongs to this network; the node was told of it.
     pub(super) up: bool,
@@ -46,6 +47,7 @@ impl Roster {
             outbound,
             since: Instant::now(),
             round_trip: None,
+            pings_missed: 0,
             topics: BTreeSet::new(),
             up: false,
             foreign: false,
