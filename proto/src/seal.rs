@@ -1,4 +1,4 @@
-//! Sealed evaluation sets: XChaCha20-Poly1305 in 64 KiB chunks (SPEC.md §9).
+//! Sealed evaluation sets: XChaCha20-Poly1305 in 64 KiB chunks (SPEC.md §19).
 //!
 //! Form: `prefix (19 bytes) ‖ chunk 0 ‖ chunk 1 ‖ …`; each chunk is up to 64 KiB of plaintext and a 16-byte tag. The
 //! nonce of a chunk is `prefix ‖ index (4 bytes, big-endian) ‖ 1 for the last chunk, else 0`: the STREAM construction

@@ -13,5 +13,6 @@ mod rows;
 mod sample;
 mod sealing;
 mod set_draw;
+mod spec_page;
 mod state_proofs;
 mod transactions;
