@@ -34,11 +34,8 @@ fn quarantine(folder: &Path, fits: impl Fn(&str) -> bool) -> Result<bool, StoreE
 }
 
 fn open_database(folder: &Path, options: &StateOptions) -> Result<sled::Db, StoreError> {
-    let config = sled::Config::new()
-        .path(folder)
-        .cache_capacity(options.page_cache_bytes)
-        .mode(sled::Mode::HighThroughput)
-        .flush_every_ms(None);
+    let config =
+        sled::Config::new().path(folder).cache_capacity(options.page_cache_bytes).flush_every_ms(None);
     guarded(|| config.open())
 }
 

@@ -8,6 +8,8 @@ use tiltyard_proto::manifest::{BlobKind, Manifest};
 use tiltyard_store::blob::PIECE_BYTES;
 use tiltyard_store::{BlobError, BlobLimits, BlobStore, Source};
 
+use crate::child::{FACT, start};
+
 fn noise(length: usize, seed: u8) -> Vec<u8> {
     let mut out = vec![0; length];
     blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut out);
@@ -210,4 +212,68 @@ fn sizes_are_capped() {
     let limits = BlobLimits { reserve_bytes: u64::MAX, ..limits };
     let greedy = BlobStore::open(other.path(), BlobLimits { total_bytes_max: u64::MAX, ..limits }).unwrap();
     assert!(matches!(insert(&greedy, &[("a", &[4; 3])]), Err(BlobError::NoSpace { .. })));
+}
+
+/// Where a child finds what it is to fetch: the parent's own store.
+const FROM: &str = "from";
+const TO: &str = "to";
+
+/// Fetches piece by piece from a store beside, and tells of each piece that is kept.
+pub(crate) fn fetch(folder: &Path) {
+    let from = open(&folder.join(FROM));
+    let root = from.list()[0].root;
+    let manifest = from.manifest(&root).unwrap().unwrap();
+    let files: Vec<Vec<u8>> = manifest
+        .files
+        .iter()
+        .map(|file| fs::read(from.path(&root, &file.name).unwrap().unwrap()).unwrap())
+        .collect();
+    let store = open(&folder.join(TO));
+    let partial = store.begin(&manifest).unwrap();
+    for (file, piece, offset, bytes) in pieces(&files) {
+        if !partial.holds(file, piece) {
+            partial.write(file, piece, offset, bytes).unwrap();
+            println!("{FACT}{file} {piece}");
+        }
+    }
+    println!("{FACT}all");
+    partial.finish().unwrap();
+    println!("{FACT}done");
+}
+
+#[test]
+fn a_download_survives_kill_9_and_fetches_no_kept_piece_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (manifest, files) = big(&folder.path().join(FROM));
+    let mut told: Vec<String> = Vec::new();
+    for round in 0..10 {
+        let (mut child, mut facts) = start("fetch", folder.path(), None);
+        let first = facts.next();
+        if round < 6 {
+            child.kill().unwrap();
+        }
+        let facts: Vec<String> = first.into_iter().chain(facts).collect();
+        child.wait().unwrap();
+        for fact in facts.iter().filter(|fact| fact.contains(' ')) {
+            assert!(!told.contains(fact), "piece {fact} was kept and fetched again");
+            told.push(fact.clone());
+        }
+        if facts.last().is_some_and(|fact| fact == "done") {
+            break;
+        }
+        let store = open(&folder.path().join(TO));
+        if store.has(&manifest.root()) {
+            break;
+        }
+        let partial = store.begin(&manifest).unwrap();
+        for fact in &told {
+            let (file, piece) = fact.split_once(' ').unwrap();
+            assert!(
+                partial.holds(file.parse().unwrap(), piece.parse().unwrap()),
+                "piece {fact} was told and is lost"
+            );
+        }
+    }
+    assert!(told.len() <= pieces(&files).len());
+    assert_eq!(open(&folder.path().join(TO)).verify(&manifest.root()).unwrap(), manifest);
 }

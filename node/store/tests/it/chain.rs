@@ -32,7 +32,7 @@ impl Made {
 }
 
 /// Receiver of the `number`-th transfer.
-pub(crate) fn receiver(number: u64) -> PublicKey {
+fn receiver(number: u64) -> PublicKey {
     let mut seed = [9; 32];
     seed[..8].copy_from_slice(&number.to_be_bytes());
     SecretKey::from_seed(&seed).public()

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::{crash, full};
+use crate::{blobs, crash, full};
 
 const MODE: &str = "TILTYARD_STORE_CHILD";
 const FOLDER: &str = "TILTYARD_STORE_FOLDER";
@@ -20,6 +20,7 @@ fn child() {
     match mode.as_str() {
         "commit" => crash::commit_forever(folder, false),
         "lie" => crash::commit_forever(folder, true),
+        "fetch" => blobs::fetch(folder),
         "full" => full::fill_disk(folder),
         other => panic!("no such mode: {other}"),
     }

@@ -7,7 +7,7 @@ use tiltyard_ledger::{StateRead, query, tree};
 use tiltyard_proto::units::Height;
 use tiltyard_store::{ChainRead, ChainStore, Recovered, Store, StoreOptions};
 
-use crate::chain::{Made, Maker, receiver};
+use crate::chain::{Made, Maker};
 use crate::child::{FACT, start};
 
 const ROUNDS: u64 = 20;
@@ -139,7 +139,6 @@ fn check_state(maker: &Maker, store: &Store, recovered: &Recovered) {
     // The next block can be made and lands.
     let made = maker.next(&reader, Some(tip), 1);
     assert_eq!(made.outcomes.len(), 1);
-    let _ = receiver(0);
 }
 
 #[test]

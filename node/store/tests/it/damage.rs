@@ -181,3 +181,54 @@ fn a_block_that_contradicts_itself_is_not_stored() {
     assert!(matches!(store.commit(good.commit()), Err(StoreError::NotNext { .. })));
     assert_eq!(store.reader().tip(), Height::new(1));
 }
+
+#[test]
+fn an_index_that_failed_in_use_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (maker, tip) = grown(folder.path(), 4);
+    fs::write(folder.path().join("state/rebuild"), b"").unwrap();
+    let (root, _, report) = reopen(folder.path(), &maker).unwrap();
+    assert_eq!(root, tip.block.header.state_root);
+    assert_eq!(report.unwrap().blocks, 4);
+    assert_eq!(reopen(folder.path(), &maker).unwrap().2, None);
+}
+
+#[test]
+fn a_damaged_block_is_named_and_nothing_is_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let (maker, _) = grown(folder.path(), BLOCKS);
+    let path = folder.path().join("log/00000000000000000001.log");
+    let whole = fs::read(&path).unwrap();
+    let mut bytes = whole.clone();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let error = reopen(folder.path(), &maker).unwrap_err();
+    assert!(matches!(error, StoreError::DamagedBlock { height, .. } if height.get() > 1), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(reopen(folder.path(), &maker).unwrap().2, None);
+}
+
+/// Counts entries of the index under a prefix.
+fn count(folder: &Path, prefix: &[u8]) -> usize {
+    sled::open(folder.join("state")).unwrap().scan_prefix(prefix).count()
+}
+
+#[test]
+fn stale_nodes_are_pruned_behind_the_horizon() {
+    let kept = tempfile::tempdir().unwrap();
+    let pruned = tempfile::tempdir().unwrap();
+    let maker = Maker::new(1);
+    for (folder, horizon) in [(&kept, u64::MAX), (&pruned, 4)] {
+        let state = StateOptions { prune_after: Blocks::new(horizon), ..StateOptions::default() };
+        let options = StoreOptions { state, ..options() };
+        let (mut store, _) = Store::open(folder.path(), &maker.genesis, options).unwrap();
+        maker.grow(&mut store, None, 40).unwrap();
+    }
+    let (all, few) = (count(kept.path(), b"n"), count(pruned.path(), b"n"));
+    assert!(few * 2 < all, "{few} of {all} nodes are left");
+    assert_eq!(all - few, count(kept.path(), b"z") - count(pruned.path(), b"z"));
+    let root = |folder: &Path| reopen(folder, &maker).unwrap();
+    assert_eq!(root(kept.path()), root(pruned.path()));
+}

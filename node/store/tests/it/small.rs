@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use proptest::prelude::*;
 use tiltyard_proto::ids::BlockHash;
 use tiltyard_proto::units::Height;
 use tiltyard_store::StoreError;
@@ -111,4 +112,37 @@ fn roles_keep_the_newest_value_and_their_file_stays_small() {
     assert!(fs::metadata(folder.path().join(Roles::NAME)).unwrap().len() < 300_000);
     let mut again = again;
     assert!(matches!(again.save(&[0; 600], b"x"), Err(StoreError::TooLarge { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, rng_seed: proptest::test_runner::RngSeed::Fixed(3), ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_file_opens_or_is_refused(
+        start in 0usize..400,
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+        keep in any::<bool>(),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let network = Maker::new(1).genesis.hash();
+        let (mut journal, _) = Journal::open(folder.path(), &network).unwrap();
+        for entry in 0..4u8 {
+            journal.append(&[entry; 20]).unwrap();
+        }
+        let path = folder.path().join(Journal::NAME);
+        let mut file = fs::read(&path).unwrap();
+        let start = start.min(file.len());
+        let rest = file.split_off(start);
+        file.extend_from_slice(&bytes);
+        if keep {
+            file.extend_from_slice(rest.get(bytes.len()..).unwrap_or_default());
+        }
+        fs::write(&path, &file).unwrap();
+        // Whatever is read back is a beginning of what was written.
+        if let Ok((_, entries)) = Journal::open(folder.path(), &network) {
+            for (at, entry) in (0u8..).zip(entries) {
+                prop_assert_eq!(entry, vec![at; 20]);
+            }
+        }
+    }
 }
