@@ -120,6 +120,9 @@ struct RawRow {
     completion: Option<String>,
 }
 
+/// A line's number, from 1, and its row or what is wrong with it.
+pub type ParsedLine = (usize, Result<Row, RowFault>);
+
 fn parse_row(line: &[u8]) -> Result<Row, RowFault> {
     if line.len() > ROW_BYTES_MAX {
         return Err(RowFault::TooLarge { bytes: line.len() });
@@ -138,7 +141,7 @@ fn parse_row(line: &[u8]) -> Result<Row, RowFault> {
 ///
 /// # Errors
 /// [`DataError::TooManyRows`] when there are more than [`ROWS_MAX`].
-pub fn parse(bytes: &[u8]) -> Result<Vec<(usize, Result<Row, RowFault>)>, DataError> {
+pub fn parse(bytes: &[u8]) -> Result<Vec<ParsedLine>, DataError> {
     let mut rows = Vec::new();
     for (at, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
         if line.iter().all(u8::is_ascii_whitespace) {

@@ -114,7 +114,7 @@ mod tests {
             }
             seen.sort_unstable();
             assert_eq!(seen, (0..23).collect::<Vec<u32>>());
-            assert!(steps <= 23 && steps >= 8, "{steps}");
+            assert!((8..=23).contains(&steps), "{steps}");
         }
     }
 

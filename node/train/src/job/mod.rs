@@ -77,7 +77,7 @@ pub enum JobError {
     Form(#[from] FormError),
     /// Training ended without a checkpoint.
     #[error(transparent)]
-    Strategy(#[from] StrategyError),
+    Strategy(Box<StrategyError>),
     /// A limit could not be set.
     #[error("the limit on {what} cannot be set: {source}")]
     Limit {
@@ -101,10 +101,16 @@ impl JobError {
     /// The exit code of a process that ends with this error.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Strategy(StrategyError::Stopped) => 3,
-            Self::Strategy(StrategyError::Session(SessionError::File(_)))
-            | Self::File(_)
-            | Self::Limit { .. } => 4,
+            Self::Strategy(error) => match **error {
+                StrategyError::Stopped => 3,
+                StrategyError::Session(SessionError::File(_)) => 4,
+                StrategyError::Session(_)
+                | StrategyError::Run(_)
+                | StrategyError::Form(_)
+                | StrategyError::Budget { .. }
+                | StrategyError::AllDiverged => 2,
+            },
+            Self::File(_) | Self::Limit { .. } => 4,
             Self::Load(_)
             | Self::Spec(_)
             | Self::WrongCommand { .. }
@@ -112,21 +118,26 @@ impl JobError {
             | Self::Base(_)
             | Self::Data(_)
             | Self::Form(_)
-            | Self::Strategy(_)
             | Self::Checkpoint { .. } => 2,
         }
     }
 }
 
+impl From<StrategyError> for JobError {
+    fn from(error: StrategyError) -> Self {
+        Self::Strategy(Box::new(error))
+    }
+}
+
 impl From<RunError> for JobError {
     fn from(error: RunError) -> Self {
-        Self::Strategy(error.into())
+        StrategyError::from(error).into()
     }
 }
 
 impl From<SessionError> for JobError {
     fn from(error: SessionError) -> Self {
-        Self::Strategy(error.into())
+        StrategyError::from(error).into()
     }
 }
 

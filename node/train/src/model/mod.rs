@@ -133,7 +133,8 @@ pub struct Pass {
 pub struct Gradients {
     /// Natural-log loss of each target, in order, unweighted.
     pub losses: Vec<f64>,
-    /// The gradient of the weighted sum of losses, per parameter in [`Model::variables`] order.
+    /// The gradient of the weighted sum of losses, one vector per trained parameter; see
+    /// [`Model::name_values`].
     pub values: Vec<Vec<f32>>,
 }
 

@@ -378,3 +378,6 @@ impl TensorFile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,7 +104,7 @@ pub struct Form {
 pub enum FormError {
     /// Not TOML of this form.
     #[error("recipe file cannot be read: {0}")]
-    Toml(#[from] toml::de::Error),
+    Toml(Box<toml::de::Error>),
     /// Not JSON of this form.
     #[error("recipe file cannot be read: {0}")]
     Json(#[from] serde_json::Error),
@@ -168,7 +168,7 @@ impl Form {
         let form: Self = if text.trim_start().starts_with('{') {
             serde_json::from_str(text)?
         } else {
-            toml::from_str(text)?
+            toml::from_str(text).map_err(|error| FormError::Toml(Box::new(error)))?
         };
         form.check()?;
         Ok(form)

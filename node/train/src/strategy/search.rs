@@ -189,7 +189,7 @@ fn test_rate(session: &mut Session<'_>, family: Family) -> Result<f64, StrategyE
 /// Draws the candidates: learning rates around the tested ones, ranks and batches, spread by the seed.
 fn candidates(session: &Session<'_>, rates: &[(Family, f64)]) -> Vec<Candidate> {
     let setup = session.setup();
-    let mut rng = Rng::new(mix(setup.seed) ^ 0x5EA2_C4);
+    let mut rng = Rng::new(mix(setup.seed) ^ 0x05EA_2C04);
     let mut ranks = [8u32, 16, 32];
     rng.shuffle(&mut ranks);
     // What is left when the other candidates have played: the length of a whole run.

@@ -1,7 +1,7 @@
 //! Jobs end to end: folders in, results out, restarts, faults.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 use tiltyard_keys::PublicKey;
@@ -172,15 +172,20 @@ fn child_trains_the_folder_it_is_given() {
     }
 }
 
-/// Trains in a child process and kills it once it has written `lines` lines of progress.
-fn train_and_kill(folder: &Path, lines: usize) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+/// Starts a child process that trains a folder.
+fn child(folder: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "jobs::child_trains_the_folder_it_is_given"])
         .env(CHILD_FOLDER, folder)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .unwrap();
+        .unwrap()
+}
+
+/// Trains in a child process and kills it once it has written `lines` lines of progress.
+fn train_and_kill(folder: &Path, lines: usize) {
+    let mut child = child(folder);
     let seen = || std::fs::read(folder.join("progress.jsonl")).unwrap_or_default();
     while seen().iter().filter(|&&byte| byte == b'\n').count() < lines {
         assert!(child.try_wait().unwrap().is_none(), "the child ended before it was killed");
@@ -189,6 +194,17 @@ fn train_and_kill(folder: &Path, lines: usize) {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!folder.join("result.cbor").exists(), "the child finished before it was killed");
+}
+
+#[test]
+fn a_job_beyond_its_processor_time_is_ended_by_the_system_without_a_result() {
+    let yard = Yard::new();
+    let limits = Limits { cpu_seconds_max: Some(1), ..Limits::default() };
+    let spec = TrainSpec { limits, ..yard.train(StrategySpec::Search, 100_000_000) };
+    let folder = yard.job("endless", &JobSpec::Train(spec));
+    let status = child(&folder).wait().unwrap();
+    assert_eq!(status.code(), None, "ended by a signal");
+    assert!(!folder.join("result.cbor").exists() && !folder.join("error.json").exists());
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Integration tests of the training crate.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not count as tests")]
 #![allow(missing_docs, reason = "a test binary has no readers of documentation")]
 
 mod jobs;
