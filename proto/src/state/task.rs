@@ -110,7 +110,7 @@ pub struct TaskRecord {
     pub key: Option<SealKey>,
     /// What the requester did wrong with the key, if anything.
     pub key_default: Option<KeyDefault>,
-    /// Entrants that went out before scoring, sorted; each already has its [`EntrantVerdict`].
+    /// Entrants that went out before scoring, sorted; each already has its [`super::EntrantVerdict`].
     pub out: Vec<PublicKey>,
 }
 

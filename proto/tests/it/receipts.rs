@@ -115,7 +115,7 @@ fn one_changed_byte_anywhere_is_refused() {
         let bytes = receipt.encode();
         assert!(check(&bytes).is_ok(), "{name}");
         for at in 0..bytes.len() {
-            for flip in [0x01, 0x80, 0xff] {
+            for flip in [1 << (at % 8), 0xff] {
                 let mut altered = bytes.clone();
                 altered[at] ^= flip;
                 let passed = check(&altered);
@@ -126,8 +126,8 @@ fn one_changed_byte_anywhere_is_refused() {
 }
 
 #[test]
-fn every_changed_bit_of_the_part_without_signatures_is_refused() {
-    // With the genesis document at hand and no set change, so that all bits are tried in reasonable time.
+fn every_changed_bit_of_a_small_receipt_is_refused() {
+    // Without genesis document and set change, so that all bits are tried in reasonable time.
     let chain = crate::chain::four(1);
     let mut plain = verdict_receipt();
     plain.genesis_bytes = None;
