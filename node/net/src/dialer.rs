@@ -152,3 +152,7 @@ pub(crate) fn dial_options(target: &Target) -> DialOpts {
         None => DialOpts::unknown_peer_id().address(target.address().clone()).build(),
     }
 }
+
+#[cfg(test)]
+#[path = "dialer_tests.rs"]
+mod tests;

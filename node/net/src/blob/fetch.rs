@@ -19,7 +19,7 @@ use tracing::{debug, info};
 
 use super::access::BlobAccess;
 use super::lane::{Floor, Job, LaneError, ask_manifest, fetch_batch, open};
-use super::plan::{Batch, Plan};
+use super::plan::{Batch, Claims, Plan};
 use crate::error::BlobError;
 use crate::event::NetEvent;
 use crate::task::Local;
@@ -135,10 +135,10 @@ impl Fetch {
             self.follow_peers();
             self.ask_due();
             self.feed();
-            if self.transfer.is_some() && self.complete() {
+            if self.is_complete() {
                 break;
             }
-            let wake = self.next_ask();
+            let wake = self.next_wake();
             tokio::select! {
                 biased;
                 Some(moved) = self.moves.next(), if !self.moves.is_empty() => self.on_moved(moved)?,
@@ -149,7 +149,7 @@ impl Fetch {
                 () = sleep_until(wake) => {}
             }
         }
-        let transfer = self.transfer.take().expect("complete() was true only with a transfer");
+        let transfer = self.transfer.take().expect("is_complete() was true, so there is a transfer");
         blocking(move || transfer.job.partial.finish()).await??;
         Ok(())
     }
@@ -170,18 +170,16 @@ impl Fetch {
         let plan = Plan::new(Arc::clone(&manifest), Arc::clone(&partial));
         let kept = plan.bytes_kept();
         info!(root = %self.blob.root, bytes = held, kept, "fetching a blob");
-        let job = Job { root: self.blob.root, manifest, partial };
+        let job = Job { root: self.blob.root, manifest, partial, claims: Arc::new(Claims::default()) };
         self.transfer = Some(Transfer { job, plan, kept: Arc::new(AtomicU64::new(kept)) });
         Ok(())
     }
 
-    fn complete(&mut self) -> bool {
-        let Some(transfer) = &mut self.transfer else { return false };
-        if transfer.kept.load(Ordering::Relaxed) >= self.blob.bytes {
-            return true;
-        }
-        // Lanes that are open but unused keep `moves` empty; only kept bytes say that all is here.
-        false
+    /// Kept bytes alone say that all is here: a slow lane may still be busy with what another one brought.
+    fn is_complete(&self) -> bool {
+        self.transfer
+            .as_ref()
+            .is_some_and(|transfer| transfer.kept.load(Ordering::Relaxed) >= self.blob.bytes)
     }
 
     /// Forgets peers that left, welcomes new ones.
@@ -223,8 +221,16 @@ impl Fetch {
         }
     }
 
-    fn next_ask(&self) -> Instant {
-        let far = Instant::now() + self.shared.retry_max;
+    /// Returns when there is something to do that no event announces.
+    fn next_wake(&self) -> Instant {
+        let now = Instant::now();
+        let late =
+            self.transfer.as_ref().filter(|_| !self.idle.is_empty()).and_then(|it| it.plan.next_late(now));
+        let ask = self.next_ask(now + self.shared.retry_max);
+        late.map_or(ask, |late| late.min(ask))
+    }
+
+    fn next_ask(&self, far: Instant) -> Instant {
         if self.asks.len() >= ASKS_MAX {
             return far;
         }
@@ -239,10 +245,12 @@ impl Fetch {
     /// Gives work to every idle stream.
     fn feed(&mut self) {
         let Some(transfer) = &mut self.transfer else { return };
-        while let Some((peer, stream)) = self.idle.pop_front() {
-            let Some(batch) = transfer.plan.take() else {
-                self.idle.push_front((peer, stream));
-                return;
+        let now = Instant::now();
+        for _ in 0..self.idle.len() {
+            let Some((peer, stream)) = self.idle.pop_front() else { return };
+            let Some(batch) = transfer.plan.take(peer, now) else {
+                self.idle.push_back((peer, stream));
+                continue;
             };
             self.moves.push(Box::pin(carry(
                 self.shared.clone(),
@@ -289,8 +297,8 @@ impl Fetch {
 
     fn on_moved(&mut self, moved: Moved) -> Result<(), FetchError> {
         let Moved { peer, batch, result } = moved;
-        if let (Some(batch), Some(transfer), true) = (batch, &mut self.transfer, result.is_err()) {
-            transfer.plan.put_back(batch);
+        if let (Some(batch), Some(transfer)) = (batch, &mut self.transfer) {
+            transfer.plan.land(peer, batch, result.is_ok());
         }
         match result {
             Ok(stream) => {

@@ -12,7 +12,7 @@ use tiltyard_proto::manifest::Manifest;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::access::PartialBlob;
-use super::plan::Batch;
+use super::plan::{Batch, Claims};
 use super::tree::{PIECE_BYTES, decode, encoded_bytes};
 use super::wire::{BlobReply, BlobRequest, PieceId, REPLY_BYTES_MAX, invalid, receive, send};
 use crate::error::BlobError;
@@ -156,6 +156,7 @@ pub(crate) struct Job {
     pub(crate) root: BlobRoot,
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) partial: Arc<dyn PartialBlob>,
+    pub(crate) claims: Arc<Claims>,
 }
 
 /// Fetches a batch, verifies it and keeps it piece by piece; tells `kept` the bytes of each.
@@ -185,12 +186,15 @@ pub(crate) async fn fetch_batch(
     Ok(())
 }
 
-/// Verifies one piece and keeps it, on a blocking thread.
+/// Verifies one piece and keeps it, on a blocking thread; returns the bytes kept, 0 when another lane was first.
 async fn keep(job: Job, id: PieceId, encoded: Vec<u8>) -> Result<u64, LaneError> {
     let work = move || {
         let entry = &job.manifest.files[id.file as usize];
         let bytes = decode(&entry.hash, entry.bytes, id.piece, &encoded).map_err(|_| LaneError::Corrupt)?;
         drop(encoded);
+        if !job.claims.claim(id) {
+            return Ok(0);
+        }
         let offset = u64::from(id.piece).saturating_mul(PIECE_BYTES);
         job.partial.write(id.file, id.piece, offset, &bytes)?;
         Ok(bytes.len() as u64)

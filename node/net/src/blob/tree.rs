@@ -95,3 +95,7 @@ fn ranges(file_bytes: u64, piece: u32) -> ChunkRanges {
     let end = start.saturating_add(piece_bytes(file_bytes, piece));
     ChunkRanges::from(ChunkNum(start / CHUNK_BYTES)..ChunkNum(end.div_ceil(CHUNK_BYTES)))
 }
+
+#[cfg(test)]
+#[path = "tree_tests.rs"]
+mod tests;

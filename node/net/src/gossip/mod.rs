@@ -3,3 +3,6 @@
 pub(crate) mod decode;
 pub(crate) mod score;
 pub(crate) mod settings;
+
+#[cfg(test)]
+mod tests;

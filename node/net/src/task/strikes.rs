@@ -86,3 +86,7 @@ impl Strikes {
         over
     }
 }
+
+#[cfg(test)]
+#[path = "strikes_tests.rs"]
+mod tests;

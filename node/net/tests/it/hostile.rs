@@ -1,7 +1,7 @@
 //! Peers that break the rules: the node stays alive, they do not stay.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::request_response::{Event as Exchange, Message};
@@ -9,6 +9,7 @@ use libp2p::swarm::SwarmEvent;
 use tiltyard_net::{NetEvent, peer_of_seed};
 use tiltyard_proto::ids::BlobRoot;
 use tiltyard_proto::wire::{GossipMessage, SyncRequest, Topic};
+use tokio::sync::Notify;
 
 use crate::blobs::{done, noise};
 use crate::frames::{transfer, transfers};
@@ -165,14 +166,17 @@ enum Lie {
 }
 
 /// Runs a false provider for `manifest` until dropped.
-async fn lie(mut raw: Raw, manifest: Vec<u8>, lie: Lie) {
+async fn lie(mut raw: Raw, manifest: Vec<u8>, lie: Lie, asked: Arc<Notify>) {
     let mut incoming = raw.swarm.behaviour().blobs.new_control().accept(BLOBS).unwrap();
     let serve = async {
         let mut open = Vec::new();
         while let Some((_, mut stream)) = incoming.next().await {
-            let manifest = manifest.clone();
+            let (manifest, asked) = (manifest.clone(), Arc::clone(&asked));
             open.push(tokio::spawn(async move {
                 while let Ok(request) = read_frame::<BlobRequest>(&mut stream).await {
+                    if matches!(request, BlobRequest::Pieces { .. }) {
+                        asked.notify_one();
+                    }
                     let sent = match (request, lie) {
                         (BlobRequest::Manifest { .. }, Lie::Manifest) => {
                             write_frame(&mut stream, &BlobReply::Manifest(vec![1, 2, 3])).await
@@ -225,7 +229,7 @@ async fn false_providers_are_dropped_and_the_blob_comes_from_an_honest_one() {
         let liar = peer_of_seed(&[seed; 32]).unwrap();
         let mut raw = Raw::new(seed, OURS);
         raw.dial(&client.address);
-        let lying = tokio::spawn(lie(raw, manifest.encode(), kind));
+        let lying = tokio::spawn(lie(raw, manifest.encode(), kind, Arc::default()));
         client.up(&liar).await;
         client.handle.fetch(blob, None).unwrap();
 
@@ -295,4 +299,27 @@ async fn false_blob_requests_get_their_sender_banned_and_a_refusal_says_so() {
         () = attack => {}
     }
     still_serves(&mut node).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_provider_does_not_hold_up_what_another_one_has() {
+    let (theirs, ours) = (Files::new(), Files::new());
+    let bytes = noise(13_000_000, 9);
+    let (manifest, blob) = theirs.add(&[("model.safetensors", bytes.clone())]);
+    // The speed floor alone would let silence last for thirty seconds.
+    let mut client = Node::with_blobs(config(1, &[]), Arc::new(ours.clone())).await;
+    let mut raw = Raw::new(90, OURS);
+    raw.dial(&client.address);
+    let asked = Arc::new(Notify::new());
+    let lying = tokio::spawn(lie(raw, manifest.encode(), Lie::Silence, Arc::clone(&asked)));
+    client.up(&peer_of_seed(&[90; 32]).unwrap()).await;
+    client.handle.fetch(blob, None).unwrap();
+    asked.notified().await;
+    let begun = Instant::now();
+    let _honest = Node::with_blobs(config(3, &[&client.address]), Arc::new(theirs)).await;
+    done(&mut client, blob.root).await;
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(ours.read(&blob.root, "model.safetensors") == bytes);
+    assert_eq!(ours.writes(), 4, "no piece may be written twice");
+    lying.abort();
 }

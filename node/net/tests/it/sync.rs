@@ -57,7 +57,7 @@ async fn a_request_is_answered_by_its_token() {
         };
         server.handle.respond(token, answer).unwrap();
     }
-    let mut answers = vec![response(&mut client).await, response(&mut client).await];
+    let mut answers = [response(&mut client).await, response(&mut client).await];
     answers.sort_by_key(|(token, _)| *token);
     assert!(matches!(&answers[0], (41, Some(SyncResponse::Body(Some(bytes)))) if bytes.len() == 4 << 20));
     assert!(matches!(&answers[1], (42, Some(SyncResponse::Status { tip, .. })) if tip.get() == 9));
