@@ -1,0 +1,114 @@
+//! A validator dies between any two effects and comes back.
+
+use tiltyard_machine::Event;
+use tiltyard_proto::block::DecidedBlock;
+
+use crate::world::{Part, Weather, World};
+
+fn signed_by(world: &World, decided: &DecidedBlock, at: usize) -> bool {
+    let key = crate::world::secret(world.nodes[at].seed).public();
+    let set = world.genesis.validator_set().unwrap();
+    let (position, _) = set.find(&key).unwrap();
+    decided
+        .certificate
+        .signed_by(set.members().len())
+        .is_some_and(|signed| signed.iter().any(|(member, _)| *member == position))
+}
+
+fn assert_honest(world: &World) {
+    for (at, node) in world.nodes.iter().enumerate() {
+        assert_eq!(node.stopped_signing, None, "node {at}");
+        for event in &node.events {
+            assert!(!matches!(event, Event::Equivocation { .. }), "node {at}: {event:?}");
+        }
+    }
+}
+
+#[test]
+fn a_crash_at_any_effect_boundary_of_a_height_neither_forks_nor_double_signs() {
+    for boundary in 0..60 {
+        let mut world = World::validators(100 + boundary, 4);
+        world.start_all();
+        world.run(2_000);
+        world.nodes[1].crash_after = Some(boundary);
+        world.run(6_000);
+        world.assert_agreement();
+        assert_honest(&world);
+        assert!(world.height(1) + 2 >= world.height(0), "boundary {boundary}: node 1 is back in step");
+        let disk = world.nodes[0].disk.borrow();
+        let last = disk.blocks.iter().rev().take(8);
+        assert!(
+            last.into_iter().any(|decided| signed_by(&world, decided, 1)),
+            "boundary {boundary}: node 1 signs again"
+        );
+    }
+}
+
+#[test]
+fn all_validators_crash_again_and_again_in_bad_weather_without_a_fork() {
+    for seed in 0..4 {
+        let mut world = World::validators(seed, 4);
+        world.weather = Weather { lost_percent: 5, twice_percent: 5, delay_ms_max: 30 };
+        world.start_all();
+        world.run(1_000);
+        for _ in 0..25 {
+            let at = usize::try_from(world.random(4)).unwrap();
+            world.nodes[at].crash_after = Some(world.random(30));
+            world.run(700);
+        }
+        world.run(10_000);
+        world.assert_agreement();
+        assert_honest(&world);
+        assert!(world.lowest() > 20, "seed {seed}: {} blocks", world.lowest());
+    }
+}
+
+#[test]
+fn a_lone_validator_continues_after_each_crash_with_the_block_it_offered() {
+    for boundary in 0..12 {
+        let mut world = World::new(200 + boundary, &[Part::Validator]);
+        world.start_all();
+        world.run(1_500);
+        world.nodes[0].crash_after = Some(boundary);
+        world.run(4_000);
+        assert_honest(&world);
+        assert!(world.height(0) > 12, "boundary {boundary}: {} blocks", world.height(0));
+    }
+}
+
+#[test]
+fn a_validator_whose_kept_body_is_gone_stops_signing_but_follows() {
+    let mut world = World::validators(300, 4);
+    world.start_all();
+    world.run(2_000);
+    // Stop it right after its prevote for a block left: the journal names the body.
+    let mut found = false;
+    for _ in 0..200 {
+        world.run(7);
+        let disk = world.nodes[2].disk.borrow();
+        let height = disk.blocks.len() as u64 + 1;
+        let running = disk.bodies.values().any(|(of, _)| of.get() == height);
+        let journal = tiltyard_consensus::recorded_values(
+            tiltyard_proto::units::Height::new(height),
+            &disk.journal,
+        );
+        if running && journal.is_ok_and(|values| values.iter().any(|value| value.valid)) {
+            found = true;
+            break;
+        }
+    }
+    assert!(found, "no moment with a recorded block came");
+    world.kill(2);
+    world.nodes[2].disk.borrow_mut().bodies.clear();
+    // The others must not decide without it in the meantime, else there is nothing to contradict.
+    world.kill(3);
+    world.start(2);
+    world.run(3_000);
+    let fact = world.nodes[2].stopped_signing.clone();
+    let moved_on = world.height(2) > 0 && fact.is_none() && world.height(0) > 0;
+    assert!(fact.is_some() || moved_on);
+    world.start(3);
+    world.run(8_000);
+    world.assert_agreement();
+    assert!(world.height(2) + 2 >= world.height(0));
+}
