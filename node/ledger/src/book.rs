@@ -1,7 +1,5 @@
 //! The state as the rules see it: typed entries, money that cannot get lost, events.
 
-use std::collections::BTreeMap;
-
 use tiltyard_keys::{GenesisHash, PublicKey};
 use tiltyard_proto::genesis::Params;
 use tiltyard_proto::ids::TaskId;
@@ -9,6 +7,7 @@ use tiltyard_proto::state::{Account, Phase, StateKey, TaskRecord, Totals};
 use tiltyard_proto::units::{Height, MicroCredits};
 use tiltyard_proto::validators::ValidatorSet;
 
+use crate::changes::Values;
 use crate::error::{MarketError, Stop};
 use crate::event::LedgerEvent;
 use crate::query;
@@ -74,8 +73,7 @@ impl<'a> Book<'a> {
     /// Makes everything so far final.
     pub(crate) fn keep(&mut self) {
         self.table.keep();
-        self.kept =
-            Kept { totals: self.totals, events: self.events.len(), faucet_draws: self.faucet_draws };
+        self.kept = Kept { totals: self.totals, events: self.events.len(), faucet_draws: self.faucet_draws };
     }
 
     /// Takes back everything since the last [`Self::keep`].
@@ -87,7 +85,7 @@ impl<'a> Book<'a> {
     }
 
     /// Ends the block: what changed, as bytes, and what happened.
-    pub(crate) fn close(mut self) -> Result<(BTreeMap<Vec<u8>, Option<Vec<u8>>>, Vec<LedgerEvent>), Stop> {
+    pub(crate) fn close(mut self) -> Result<(Values, Vec<LedgerEvent>), Stop> {
         if !self.totals.is_conserved() {
             return Err(Stop::Broken("supply is not conserved"));
         }
@@ -149,8 +147,7 @@ impl<'a> Book<'a> {
             return Ok(());
         }
         let mut account = self.account(key)?;
-        account.balance =
-            account.balance.checked_add(amount).ok_or(Stop::Broken("a balance overflows"))?;
+        account.balance = account.balance.checked_add(amount).ok_or(Stop::Broken("a balance overflows"))?;
         self.set_account(key, account)?;
         self.shift(from, Place::Balances, amount)
     }

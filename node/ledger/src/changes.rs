@@ -6,11 +6,14 @@ use tiltyard_proto::ids::StateRoot;
 
 use crate::read::{ReadError, StateRead};
 
+/// New value bytes by state key bytes; `None` removes the entry.
+pub type Values = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
 /// What one block changes in the state; empty when it changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangeSet {
     /// New value bytes by state key bytes; `None` removes the entry. Entries that stay as they were are not listed.
-    pub values: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    pub values: Values,
     /// New tree nodes, by node key bytes, sorted.
     pub nodes: Vec<(Vec<u8>, Vec<u8>)>,
     /// Keys of tree nodes that no newer version needs, sorted.

@@ -95,7 +95,9 @@ pub enum MarketError {
         needed: MicroCredits,
     },
     /// The rows do not fit into the opening window.
-    #[error("post: opening all rows needs a window of {needed} blocks, it has {window}; lengthen score_open or allow fewer entrants")]
+    #[error(
+        "post: opening all rows needs a window of {needed} blocks, it has {window}; lengthen score_open or allow fewer entrants"
+    )]
     PostOpenWindow {
         /// Blocks given.
         window: u64,
@@ -380,7 +382,9 @@ pub enum AdmitError {
         height: Height,
     },
     /// Valid for too long.
-    #[error("transaction is valid until {valid_until}, more than 1000 blocks ahead of {height}; sign it for less")]
+    #[error(
+        "transaction is valid until {valid_until}, more than 1000 blocks ahead of {height}; sign it for less"
+    )]
     TooFarAhead {
         /// Last height.
         valid_until: Height,

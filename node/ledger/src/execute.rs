@@ -214,9 +214,7 @@ impl<'a> Run<'a> {
         self.book.set_account(body.sender, account)?;
         let free = is_free(&self.book, body);
         if !free {
-            self.book
-                .debit(body.sender, Place::Burned, body.fee)
-                .map_err(|stop| stop.outside(height))?;
+            self.book.debit(body.sender, Place::Burned, body.fee).map_err(|stop| stop.outside(height))?;
             self.book.keep();
         }
         let result = match rules::apply(&mut self.book, transaction) {

@@ -37,7 +37,7 @@ mod table;
 pub mod totals;
 pub mod tree;
 
-pub use changes::{ChangeSet, Overlay};
+pub use changes::{ChangeSet, Overlay, Values};
 pub use error::{AdmitError, BlockError, ExecuteError, GenesisStateError, MarketError};
 pub use event::LedgerEvent;
 pub use execute::{BlockContext, Executed, Outcome, Selected, check, execute, select};

@@ -146,11 +146,7 @@ pub fn committee(state: &dyn StateRead, task: &TaskId) -> Result<Vec<Validator>,
 ///
 /// # Errors
 /// [`ReadError`] when the store cannot tell.
-pub fn judge(
-    state: &dyn StateRead,
-    task: &TaskId,
-    validator: &PublicKey,
-) -> Result<JudgeRecord, ReadError> {
+pub fn judge(state: &dyn StateRead, task: &TaskId, validator: &PublicKey) -> Result<JudgeRecord, ReadError> {
     Ok(entry(state, StateKey::Judge(*task, *validator))?.unwrap_or_default())
 }
 
@@ -178,9 +174,6 @@ pub fn entrant_verdict(
 ///
 /// # Errors
 /// [`ReadError`] when the store cannot tell.
-pub fn prove(
-    state: &dyn StateRead,
-    key: &StateKey,
-) -> Result<(Option<Vec<u8>>, StateProof), ReadError> {
+pub fn prove(state: &dyn StateRead, key: &StateKey) -> Result<(Option<Vec<u8>>, StateProof), ReadError> {
     tree::prove(state, &key.to_bytes())
 }

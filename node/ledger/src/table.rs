@@ -16,6 +16,7 @@ use tiltyard_proto::state::{
 use tiltyard_proto::units::Height;
 use tiltyard_proto::validators::{Validator, ValidatorSet};
 
+use crate::changes::Values;
 use crate::query::decode;
 use crate::read::{ReadError, StateRead};
 
@@ -142,8 +143,8 @@ impl<'a> Table<'a> {
     }
 
     /// Returns what differs from the state before, as bytes.
-    pub(crate) fn into_changes(self) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
-        let mut changes = BTreeMap::new();
+    pub(crate) fn into_changes(self) -> Values {
+        let mut changes = Values::new();
         for (key, slot) in self.slots {
             if !slot.written {
                 continue;

@@ -2,15 +2,13 @@
 //!
 //! A version is written only by a block that changes something, so that an idle chain writes no nodes.
 
-use std::collections::BTreeMap;
-
 use jmt::storage::{LeafNode, Node, NodeKey, TreeReader};
 use jmt::{JellyfishMerkleTree, KeyHash, OwnedValue, SimpleHasher, Version};
 use tiltyard_proto::hash::plain;
 use tiltyard_proto::ids::{MerkleRoot, StateRoot};
 use tiltyard_proto::state_proof::{EMPTY_SUBTREE, ProofLeaf, StateProof};
 
-use crate::changes::ChangeSet;
+use crate::changes::{ChangeSet, Values};
 use crate::read::{ReadError, StateRead};
 
 struct Blake3(blake3::Hasher);
@@ -40,7 +38,9 @@ impl TreeReader for Reader<'_> {
         let key = borsh::to_vec(node_key)?;
         match self.state.node(&key)? {
             Some(bytes) => Ok(Some(borsh::from_slice(&bytes)?)),
-            None => Ok(None),
+            // The library takes a missing root for an empty tree: only before genesis may a node be missing.
+            None if self.state.tree_version()?.is_none() => Ok(None),
+            None => Err(ReadError::new(format!("node {node_key:?} is lost")).into()),
         }
     }
 
@@ -80,13 +80,16 @@ pub fn root(state: &dyn StateRead) -> Result<StateRoot, ReadError> {
 ///
 /// # Errors
 /// [`ReadError`] when the store cannot tell or lost a node.
-pub fn update(
-    state: &dyn StateRead,
-    values: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-) -> Result<ChangeSet, ReadError> {
+pub fn update(state: &dyn StateRead, values: Values) -> Result<ChangeSet, ReadError> {
     if values.is_empty() {
         let state_root = root(state)?;
-        return Ok(ChangeSet { values, nodes: Vec::new(), stale: Vec::new(), tree_version: None, state_root });
+        return Ok(ChangeSet {
+            values,
+            nodes: Vec::new(),
+            stale: Vec::new(),
+            tree_version: None,
+            state_root,
+        });
     }
     let version = match state.tree_version()? {
         Some(last) => last.checked_add(1).ok_or_else(|| ReadError::new("tree version overflows"))?,

@@ -90,8 +90,7 @@ pub(super) fn key_default(
         .filter(|member| holders.contains(&member.key))
         .map(|member| (member.key, portion(pool, member.stake.get(), record.committee_stake.get())))
         .collect();
-    let mut ending =
-        Ending::without_verdict(book, task, &record, RefundCause::KeyDefault(default))?;
+    let mut ending = Ending::without_verdict(book, task, &record, RefundCause::KeyDefault(default))?;
     ending.burned = record.spec.pot.saturating_sub(sum(judges.iter().map(|(_, pay)| *pay)));
     ending.judges = judges;
     close(book, task, record, ending)

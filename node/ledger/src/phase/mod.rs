@@ -7,7 +7,9 @@ pub(crate) mod finish;
 pub(crate) mod narrow;
 
 use tiltyard_proto::ids::TaskId;
-use tiltyard_proto::state::{JudgeRecord, KeyDefault, Phase, RefundCause, StateKey, TaskRecord, ValidatorRecord};
+use tiltyard_proto::state::{
+    JudgeRecord, KeyDefault, Phase, RefundCause, StateKey, TaskRecord, ValidatorRecord,
+};
 use tiltyard_proto::units::{Blocks, Height, Stake};
 use tiltyard_proto::validators::{Validator, more_than_two_thirds};
 

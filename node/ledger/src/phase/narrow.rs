@@ -111,11 +111,7 @@ pub(crate) fn unscored(miner: PublicKey, entry: &EntrantRecord, reason: Reason) 
         rank: None,
         reason,
         reward: MicroCredits::ZERO,
-        bond: if entry.bond > MicroCredits::ZERO {
-            BondFate::Returned(entry.bond)
-        } else {
-            BondFate::None
-        },
+        bond: if entry.bond > MicroCredits::ZERO { BondFate::Returned(entry.bond) } else { BondFate::None },
         recipe_hash: recipe
             .as_ref()
             .map(|bytes| RecipeHash::from_bytes(derive(context::RECIPE, &[bytes.as_slice()]))),

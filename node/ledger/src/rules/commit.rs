@@ -44,12 +44,7 @@ impl Offer {
     }
 }
 
-pub(super) fn apply(
-    book: &mut Book<'_>,
-    miner: PublicKey,
-    task: TaskId,
-    offer: &Offer,
-) -> Result<(), Stop> {
+pub(super) fn apply(book: &mut Book<'_>, miner: PublicKey, task: TaskId, offer: &Offer) -> Result<(), Stop> {
     let mut record = book.task_in(task, Phase::Committing, |record| record.deadlines.commit)?;
     let sort = offer.sort()?;
     if sort != Sort::Reference && miner == record.requester {
@@ -179,9 +174,7 @@ fn make_room(
 ) -> Result<(), Stop> {
     let stop = record.deadlines.commit.get().saturating_sub(record.rules.eviction_stop.get());
     let until = Height::new(stop);
-    let (lowest, miner) = field
-        .weakest
-        .ok_or(MarketError::Full { needed: MicroCredits::MAX, until })?;
+    let (lowest, miner) = field.weakest.ok_or(MarketError::Full { needed: MicroCredits::MAX, until })?;
     let needed = MicroCredits::new(lowest.get().saturating_mul(2).max(record.spec.bond.get()));
     if bond < needed || book.height > until {
         return Err(MarketError::Full { needed, until }.into());

@@ -7,12 +7,7 @@ use tiltyard_proto::state::{EntrantRecord, EntrantStage, Phase, StateKey};
 use crate::book::Book;
 use crate::error::{MarketError, Stop};
 
-pub(super) fn apply(
-    book: &mut Book<'_>,
-    sender: PublicKey,
-    task: TaskId,
-    bitmap: &[u8],
-) -> Result<(), Stop> {
+pub(super) fn apply(book: &mut Book<'_>, sender: PublicKey, task: TaskId, bitmap: &[u8]) -> Result<(), Stop> {
     let record = book.task_in(task, Phase::Holding, |record| record.deadlines.held)?;
     super::seat(book, task, sender)?;
     let entrants = record.entrants.len();

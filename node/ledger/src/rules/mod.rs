@@ -50,8 +50,7 @@ pub(crate) fn apply(book: &mut Book<'_>, transaction: &VerifiedTransaction) -> R
         Action::OpenKey { task, key } => open_key::apply(book, sender, *task, key),
         Action::ScoreCommit { task, root } => score_commit::apply(book, sender, *task, *root),
         Action::ScoreOpen { task, row, bytes, path, rows_root, salt } => {
-            let opening =
-                score_open::Opening { row: *row, bytes, path, rows_root: *rows_root, salt: *salt };
+            let opening = score_open::Opening { row: *row, bytes, path, rows_root: *rows_root, salt: *salt };
             score_open::apply(book, sender, *task, &opening)
         }
         Action::Bond { stake } => stake::bond(book, sender, *stake),
@@ -68,7 +67,5 @@ pub(crate) fn apply(book: &mut Book<'_>, transaction: &VerifiedTransaction) -> R
 fn seat(book: &mut Book<'_>, task: TaskId, key: PublicKey) -> Result<Validator, Stop> {
     let committee: Vec<Validator> = book.get(StateKey::Committee(task))?.unwrap_or_default();
     let at = committee.binary_search_by(|member| member.key.cmp(&key));
-    at.ok()
-        .and_then(|at| committee.get(at).copied())
-        .ok_or(Stop::Market(MarketError::NotInCommittee { key }))
+    at.ok().and_then(|at| committee.get(at).copied()).ok_or(Stop::Market(MarketError::NotInCommittee { key }))
 }

@@ -13,12 +13,7 @@ use crate::book::Book;
 use crate::error::{MarketError, Stop};
 use crate::event::LedgerEvent;
 
-pub(super) fn apply(
-    book: &mut Book<'_>,
-    sender: PublicKey,
-    task: TaskId,
-    key: &SealKey,
-) -> Result<(), Stop> {
+pub(super) fn apply(book: &mut Book<'_>, sender: PublicKey, task: TaskId, key: &SealKey) -> Result<(), Stop> {
     let mut record = book.task(task)?;
     if record.key.is_some() {
         return Err(MarketError::KeyAlreadyOpen.into());

@@ -74,10 +74,7 @@ pub(super) fn unbond(book: &mut Book<'_>, sender: PublicKey, stake: Stake) -> Re
         return Err(MarketError::NothingToDo.into());
     }
     let mut record = record_of(book, sender)?;
-    let rest = record
-        .stake
-        .checked_sub(stake)
-        .ok_or(MarketError::StakeTooLarge { bonded: record.stake })?;
+    let rest = record.stake.checked_sub(stake).ok_or(MarketError::StakeTooLarge { bonded: record.stake })?;
     let needed = book.params.stake_min;
     if rest != Stake::ZERO && rest < needed {
         return Err(MarketError::StakeTooSmall { stake: rest, needed }.into());

@@ -13,9 +13,7 @@ use tiltyard_keys::PublicKey;
 use tiltyard_proto::ids::TaskId;
 use tiltyard_proto::merkle;
 use tiltyard_proto::score::{Fault, Row};
-use tiltyard_proto::state::{
-    EntrantVerdict, JudgeRecord, Phase, Reason, RefundCause, StateKey, TaskRecord,
-};
+use tiltyard_proto::state::{EntrantVerdict, JudgeRecord, Phase, Reason, RefundCause, StateKey, TaskRecord};
 use tiltyard_proto::task::priority;
 use tiltyard_proto::units::{MicroCredits, Ppm, Stake};
 use tiltyard_proto::validators::{Validator, more_than_half, more_than_two_thirds};
@@ -47,9 +45,7 @@ pub(crate) fn settle(book: &mut Book<'_>, task: TaskId, record: TaskRecord) -> R
         return without_ranks(book, task, record, &judges, &verdicts, RefundCause::EvaluationUnusable);
     }
     match verdicts.first() {
-        Some(Judged::Fault(fault)) => {
-            finish::refund(book, task, record, RefundCause::BaseFaulty(*fault))
-        }
+        Some(Judged::Fault(fault)) => finish::refund(book, task, record, RefundCause::BaseFaulty(*fault)),
         Some(Judged::Scores(base)) if total(base) == 0 => {
             without_ranks(book, task, record, &judges, &verdicts, RefundCause::BaseLossZero)
         }
@@ -87,10 +83,7 @@ fn read_judges(book: &mut Book<'_>, task: TaskId, record: &TaskRecord) -> Result
 }
 
 fn voices(judges: &[Judge], row: usize) -> Vec<Voice<'_>> {
-    judges
-        .iter()
-        .filter_map(|judge| judge.rows.get(row).map(|found| (judge.member.stake, found)))
-        .collect()
+    judges.iter().filter_map(|judge| judge.rows.get(row).map(|found| (judge.member.stake, found))).collect()
 }
 
 fn rows_root(judges: &[Judge]) -> tiltyard_proto::ids::MerkleRoot {
@@ -159,8 +152,7 @@ fn with_ranks(
     }
     let reference_mean = reference.and_then(|scored| mean(&scored.scores));
     entrants.sort_by_key(|verdict| (verdict.rank.is_none(), verdict.rank, verdict.miner));
-    let judges_paid =
-        judges::pay(judges, verdicts, record.committee_stake, shares.judges, &record.rules);
+    let judges_paid = judges::pay(judges, verdicts, record.committee_stake, shares.judges, &record.rules);
     let out = finish::sum(judges_paid.iter().map(|(_, pay)| *pay))
         .saturating_add(finish::sum(entrants.iter().map(|verdict| verdict.reward)))
         .saturating_add(returned);

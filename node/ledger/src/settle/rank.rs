@@ -110,8 +110,7 @@ fn draw(field: &[Scored], left: &[usize]) -> Option<Draw> {
     let winner = *left
         .iter()
         .filter(|at| {
-            **at == leader
-                || entrant(at).is_some_and(|other| !Gap::of(&ahead.scores, &other.scores).beats())
+            **at == leader || entrant(at).is_some_and(|other| !Gap::of(&ahead.scores, &other.scores).beats())
         })
         .min_by_key(|at| entrant(at).map(|entrant| entrant.priority))?;
     Some(Draw { leader, winner })

@@ -42,10 +42,7 @@ pub(super) fn judge_row(voices: &[Voice<'_>], examples: usize) -> Judged {
 
 /// Returns the weight of the voices that say so.
 pub(super) fn weigh(voices: &[Voice<'_>], says: impl Fn(&Row) -> bool) -> Stake {
-    voices
-        .iter()
-        .filter(|(_, row)| says(row))
-        .fold(Stake::ZERO, |sum, (stake, _)| sum.saturating_add(*stake))
+    voices.iter().filter(|(_, row)| says(row)).fold(Stake::ZERO, |sum, (stake, _)| sum.saturating_add(*stake))
 }
 
 /// Returns the fault with the largest weight; of equals, the first in the order of faults.
