@@ -13,7 +13,6 @@ mod room;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -90,9 +89,8 @@ impl Shared {
         if used.saturating_add(bytes) > self.limits.total_bytes_max {
             return Err(BlobError::CapReached { bytes, used, max: self.limits.total_bytes_max });
         }
-        let stat = rustix::fs::statvfs(&self.folder)
-            .map_err(|e| BlobError::io("ask for free space in", &self.folder, io::Error::from(e)))?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let free = disk::free_bytes(&self.folder)
+            .map_err(|e| BlobError::io("ask for free space in", &self.folder, e))?;
         let reserve = self.limits.reserve_bytes;
         if bytes.saturating_add(reserve) > free {
             return Err(BlobError::NoSpace { bytes, free, reserve });

@@ -30,6 +30,16 @@ pub enum StoreError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The disk is filled up to the reserve: nothing new is signed before a write can fail.
+    #[error("{free} bytes are free for {}, less than the reserve of {reserve}; free some space and start again", path.display())]
+    NoSpace {
+        /// The folder.
+        path: PathBuf,
+        /// Free bytes.
+        free: u64,
+        /// Bytes that stay free.
+        reserve: u64,
+    },
     /// Another process has the folder open.
     #[error("{} is held by another running node; stop it first, or give this one its own folder", path.display())]
     Locked {
@@ -156,6 +166,6 @@ impl StoreError {
     /// Says whether there was no room.
     #[must_use]
     pub const fn is_full(&self) -> bool {
-        matches!(self, Self::Full { .. })
+        matches!(self, Self::Full { .. } | Self::NoSpace { .. })
     }
 }

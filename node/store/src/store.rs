@@ -1,6 +1,6 @@
 //! The chain store on disk: one writer, any number of readers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLockReadGuard};
 
 use tiltyard_ledger::{ReadError, StateRead};
@@ -11,6 +11,7 @@ use tiltyard_proto::units::Height;
 
 use crate::bodies::Bodies;
 use crate::chain::{ChainRead, ChainStore, CommitRef, Recovered, check_next};
+use crate::disk;
 use crate::error::StoreError;
 use crate::journal::Journal;
 use crate::lock::FolderLock;
@@ -24,13 +25,17 @@ use crate::state::{Marker, StateIndex, StateOptions, TransactionPlace};
 pub struct StoreOptions {
     /// A segment of the log is closed beyond this many bytes (4 KiB to 1 GiB).
     pub segment_bytes: u32,
+    /// With fewer free bytes than this no body is kept, so that a node stops before it signs what it may not be able
+    /// to write; decided blocks are still written.
+    pub reserve_bytes: u64,
     /// The state index.
     pub state: StateOptions,
 }
 
 impl Default for StoreOptions {
+    /// 64 MiB segments, 64 MiB reserve.
     fn default() -> Self {
-        Self { segment_bytes: SEGMENT_BYTES, state: StateOptions::default() }
+        Self { segment_bytes: SEGMENT_BYTES, reserve_bytes: 64 << 20, state: StateOptions::default() }
     }
 }
 
@@ -43,6 +48,8 @@ pub struct Store {
     roles: Roles,
     reader: StoreReader,
     marker: Marker,
+    folder: PathBuf,
+    reserve_bytes: u64,
     _lock: FolderLock,
 }
 
@@ -71,7 +78,9 @@ impl Store {
         let saved = roles.entries().iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         let reader = StoreReader { log: log.reader(), state };
         let recovered = Recovered { tip, journal: entries, bodies: kept, roles: saved, rebuilt };
-        Ok((Self { log, journal, bodies, roles, reader, marker, _lock: lock }, recovered))
+        let (folder, reserve_bytes) = (folder.to_path_buf(), options.reserve_bytes);
+        let this = Self { log, journal, bodies, roles, reader, marker, folder, reserve_bytes, _lock: lock };
+        Ok((this, recovered))
     }
 }
 
@@ -83,6 +92,12 @@ impl ChainStore for Store {
     }
 
     fn save_body(&mut self, block: BlockHash, height: Height, bytes: &[u8]) -> Result<(), StoreError> {
+        let free = disk::free_bytes(&self.folder)
+            .map_err(|e| StoreError::io("ask for free space in", &self.folder, e))?;
+        if free < self.reserve_bytes {
+            let (path, reserve) = (self.folder.clone(), self.reserve_bytes);
+            return Err(StoreError::NoSpace { path, free, reserve });
+        }
         self.bodies.save(block, height, bytes)
     }
 

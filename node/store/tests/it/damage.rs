@@ -15,7 +15,7 @@ const BLOCKS: u64 = 12;
 
 fn options() -> StoreOptions {
     let state = StateOptions { prune_after: Blocks::new(4), ..StateOptions::default() };
-    StoreOptions { segment_bytes: 16 * 1024, state }
+    StoreOptions { segment_bytes: 16 * 1024, reserve_bytes: 0, state }
 }
 
 fn grown(folder: &Path, count: u64) -> (Maker, DecidedBlock) {

@@ -87,3 +87,15 @@ fn a_full_disk_is_an_error_and_keeps_all_that_was_told() {
     assert!((told("block")..=told("block") + 1).contains(&tip), "{tip}: {facts:?}");
     maker.grow(&mut store, recovered.tip, 3).unwrap();
 }
+
+#[test]
+fn near_the_end_of_the_disk_nothing_new_is_signed_but_decisions_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let maker = Maker::new(1);
+    let options = StoreOptions { reserve_bytes: u64::MAX, ..StoreOptions::default() };
+    let (mut store, _) = Store::open(folder.path(), &maker.genesis, options).unwrap();
+    let name = tiltyard_proto::ids::BlockHash::from_bytes([1; 32]);
+    let error = store.save_body(name, Height::new(1), b"body").unwrap_err();
+    assert!(matches!(error, StoreError::NoSpace { .. }) && error.is_full(), "{error}");
+    maker.grow(&mut store, None, 2).unwrap();
+}
