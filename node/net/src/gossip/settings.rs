@@ -92,7 +92,7 @@ pub(crate) fn config(topics: &Topics, block_bytes_max: usize) -> Result<Config, 
         .duplicate_cache_time(Duration::from_secs(90))
         .max_publish_messages(64)
         .max_control_messages_sent(512)
-        .connection_handler_queue_len(2_000)
+        .connection_handler_queue_len(512)
         .publish_queue_duration(Duration::from_secs(5))
         .forward_queue_duration(Duration::from_secs(2));
     for topic in Topic::ALL {
