@@ -115,18 +115,20 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-fn form(yard: &Yard) -> StrategySpec {
+/// A recipe file of so many times through the 120 rows, 15 steps each.
+fn epochs(yard: &Yard, epochs: u32) -> StrategySpec {
     let path = yard.root.path().join("steady.toml");
-    let text = "learning_rate = 5e-3\nschedule = \"cosine\"\nwarmup = 0.05\nbatch_rows = 8\nepochs = 4\n\
-                loss_average = \"example\"\n[lora]\nrank = 4\nalpha = 8\ndropout = 0.1\n";
-    std::fs::write(&path, text).unwrap();
+    let text = "learning_rate = 5e-3\nschedule = \"cosine\"\nwarmup = 0.05\nbatch_rows = 8\n\
+                loss_average = \"example\"\n";
+    let lora = "[lora]\nrank = 4\nalpha = 8\ndropout = 0.1\n";
+    std::fs::write(&path, format!("{text}epochs = {epochs}\n{lora}")).unwrap();
     StrategySpec::File(path)
 }
 
 #[test]
 fn a_fixed_recipe_improves_the_score_of_the_base() {
     let yard = Yard::new();
-    let (checkpoint, result) = yard.trained("train", yard.train(form(&yard), u64::MAX));
+    let (checkpoint, result) = yard.trained("train", yard.train(epochs(&yard, 4), u64::MAX));
     assert_eq!(result.kind, BlobKind::Adapter);
     assert_eq!((result.recipe.steps, result.resumed_from_step), (60, 0));
     result.recipe.check().unwrap();
@@ -140,10 +142,10 @@ fn a_fixed_recipe_improves_the_score_of_the_base() {
 #[test]
 fn training_repeats_bit_for_bit_at_any_number_of_workers_but_not_for_another_miner() {
     let yard = Yard::new();
-    let alone = yard.trained("a", yard.train(form(&yard), u64::MAX)).0;
-    let together = yard.trained("b", TrainSpec { workers: 3, ..yard.train(form(&yard), u64::MAX) }).0;
+    let alone = yard.trained("a", yard.train(epochs(&yard, 4), u64::MAX)).0;
+    let together = yard.trained("b", TrainSpec { workers: 3, ..yard.train(epochs(&yard, 4), u64::MAX) }).0;
     assert_eq!(files(&alone), files(&together));
-    let other = yard.trained("c", TrainSpec { miner: miner(2), ..yard.train(form(&yard), u64::MAX) }).0;
+    let other = yard.trained("c", TrainSpec { miner: miner(2), ..yard.train(epochs(&yard, 4), u64::MAX) }).0;
     assert_ne!(files(&alone), files(&other));
 }
 
@@ -211,9 +213,9 @@ fn a_job_beyond_its_processor_time_is_ended_by_the_system_without_a_result() {
 fn a_job_killed_twice_ends_with_the_bytes_of_one_never_killed() {
     let yard = Yard::new();
     for (name, strategy, kills) in
-        [("fixed", form(&yard), [12, 45]), ("search", StrategySpec::Search, [90, 200])]
+        [("fixed", epochs(&yard, 40), [50, 250]), ("search", StrategySpec::Search, [90, 200])]
     {
-        let spec = || yard.train(strategy.clone(), 60_000);
+        let spec = || yard.train(strategy.clone(), 150_000);
         let (whole, expected) = yard.trained(&format!("{name}-whole"), spec());
         let folder = yard.job(&format!("{name}-killed"), &JobSpec::Train(spec()));
         for lines in kills {
@@ -229,13 +231,13 @@ fn a_job_killed_twice_ends_with_the_bytes_of_one_never_killed() {
 #[test]
 fn a_job_asked_to_stop_goes_on_later_and_one_asked_to_finish_has_a_checkpoint() {
     let yard = Yard::new();
-    let folder = yard.job("stop", &JobSpec::Train(yard.train(form(&yard), u64::MAX)));
+    let folder = yard.job("stop", &JobSpec::Train(yard.train(epochs(&yard, 4), u64::MAX)));
     std::fs::write(folder.join("stop"), "").unwrap();
     let error = run_train(&folder).unwrap_err();
     assert_eq!(error.exit_code(), 3, "{error}");
     std::fs::remove_file(folder.join("stop")).unwrap();
     std::fs::write(folder.join("finish"), "").unwrap();
-    for (name, strategy) in [("stop", form(&yard)), ("search", StrategySpec::Search)] {
+    for (name, strategy) in [("stop", epochs(&yard, 4)), ("search", StrategySpec::Search)] {
         let folder = yard.job(name, &JobSpec::Train(yard.train(strategy, 40_000)));
         std::fs::write(folder.join("finish"), "").unwrap();
         let JobResult::Trained(result) = run_train(&folder).unwrap() else { panic!("not a training job") };

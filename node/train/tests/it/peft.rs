@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tiltyard_train::Target;
+use tiltyard_train::data::{Row, Template};
+use tiltyard_train::eval::losses;
 use tiltyard_train::model::{Batch, Model};
 
 fn fixtures() -> PathBuf {
@@ -43,6 +45,28 @@ fn a_tied_model_and_its_adapter_score_as_in_peft() {
 #[test]
 fn an_untied_model_and_its_adapter_score_as_in_peft() {
     compare("untied");
+}
+
+#[test]
+fn the_shipped_base_scores_real_rows_as_in_transformers() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testnet/assets/base");
+    let model = Model::load(&folder, 1 << 30).unwrap();
+    let template = Template::load(&folder, model.config().eos).unwrap();
+    let golden: Value =
+        serde_json::from_slice(&std::fs::read(fixtures().join("base.json")).unwrap()).unwrap();
+    let rows = golden["rows"].as_array().unwrap();
+    let text = |row: &Value, key: &str| row[key].as_str().unwrap().to_owned();
+    let example = |row: &Value| {
+        let row = Row { prompt: text(row, "prompt"), completion: text(row, "completion") };
+        template.example(&row, model.context()).unwrap()
+    };
+    let examples: Vec<_> = rows.iter().map(example).collect();
+    assert!(examples.len() >= 20);
+    let ours = losses(&model, &examples, 1).unwrap();
+    for (at, (ours, row)) in ours.iter().zip(rows).enumerate() {
+        let theirs = row["nats"].as_f64().unwrap();
+        assert!((ours - theirs).abs() < 5e-5, "row {at}: ours {ours}, theirs {theirs}");
+    }
 }
 
 #[test]

@@ -131,8 +131,11 @@ fn config(tied: bool) -> Config {
     }
 }
 
-/// Two sequences of different length, their targets (row inside the sequence, token), weights.
-fn rows() -> Vec<(Vec<u32>, Vec<(usize, u32)>)> {
+/// A sequence and its targets: row inside the sequence, token.
+type Sequence = (Vec<u32>, Vec<(usize, u32)>);
+
+/// Three sequences of different length.
+fn rows() -> Vec<Sequence> {
     let ids = |len: usize, step: usize| (0..len).map(|i| (i * step % 61) as u32).collect::<Vec<_>>();
     vec![
         (ids(17, 7), vec![(4, 3), (5, 60), (16, 0)]),
