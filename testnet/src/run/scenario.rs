@@ -20,7 +20,8 @@ const TICK: Duration = Duration::from_millis(400);
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const RACE_PATIENCE: Duration = Duration::from_secs(600);
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
-const DATA_SETS: [&str; 3] = ["add", "define", "faq"];
+/// `faq` has rows that need more time than the short windows give, so it stays out.
+const DATA_SETS: [&str; 2] = ["add", "define"];
 const WINDOWS: &str = "8,130,8,8,8,50,8";
 
 /// A run in progress.
@@ -136,6 +137,9 @@ impl Play<'_> {
                 "2",
                 "--windows",
                 WINDOWS,
+                // Adapters fit, whole models do not: the winner loads in PEFT.
+                "--checkpoint-mb",
+                "4",
             ])?;
             let id = posted["task"].as_str().context("task post prints no task id")?.to_owned();
             self.screen.tell(&format!("posted {title} as {}: pot 100 credits", &id[..8]));
