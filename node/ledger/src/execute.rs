@@ -213,8 +213,9 @@ impl<'a> Run<'a> {
             .ok_or(ExecuteError::Broken { height, fact: "a nonce overflows" })?;
         self.book.set_account(body.sender, account)?;
         let free = is_free(&self.book, body);
+        self.book.debit(body.sender, Place::Burned, body.fee).map_err(|stop| stop.outside(height))?;
         if !free {
-            self.book.debit(body.sender, Place::Burned, body.fee).map_err(|stop| stop.outside(height))?;
+            // Nonce and fee stay, whatever becomes of the action.
             self.book.keep();
         }
         let result = match rules::apply(&mut self.book, transaction) {

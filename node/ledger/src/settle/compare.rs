@@ -3,6 +3,9 @@
 //! For medians m and d_i = m_b,i − m_a,i over n examples, S = Σd and Q = Σd²: *a beats b* iff S ≥ 1000·n and
 //! S²·(n − 1) > 4·(n·Q − S²). That is a mean gap of at least 1e-3 nats and a paired t above 2, in integers: |d| ≤ 2^25
 //! and n ≤ 2^10 keep every term below 2^81.
+//!
+//! Beating is transitive: means add up, and the spread of a sum is at most the sum of the spreads. Not beating is not:
+//! a chain of ties can end in a defeat, which is why ranks are drawn one at a time.
 
 /// Smallest mean gap, in micro-units.
 const MEAN_GAP_MIN: i128 = 1_000;
@@ -73,6 +76,8 @@ pub(super) fn gain_ppm(base: u64, loss: u64) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -102,6 +107,23 @@ mod tests {
         let gap = Gap::of(&[0; 1_024], &[1 << 25; 1_024]);
         assert!(gap.beats());
         assert!(!Gap::of(&[1 << 25; 1_024], &[0; 1_024]).beats());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn beating_is_transitive_and_one_way(
+            cells in proptest::collection::vec((0u32..9_000, 0u32..9_000, 0u32..9_000), 2..9)
+        ) {
+            let row = |pick: fn(&(u32, u32, u32)) -> u32| cells.iter().map(pick).collect::<Vec<_>>();
+            let (a, b, c) = (row(|cell| cell.0), row(|cell| cell.1), row(|cell| cell.2));
+            let beats = |a: &[u32], b: &[u32]| Gap::of(a, b).beats();
+            prop_assert!(!(beats(&a, &b) && beats(&b, &a)));
+            if beats(&a, &b) && beats(&b, &c) {
+                prop_assert!(beats(&a, &c));
+            }
+        }
     }
 
     #[test]

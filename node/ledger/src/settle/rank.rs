@@ -130,3 +130,90 @@ fn explain(field: &[Scored], draw: &Draw, overtaken: Option<(usize, usize)>, ran
         Some(_) | None => Reason::Ranked { rank },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tiltyard_proto::genesis::Params;
+    use tiltyard_proto::units::Blocks;
+
+    use super::*;
+
+    fn rules() -> TaskRules {
+        let params = Params::default_for(4);
+        TaskRules {
+            burn: params.burn,
+            judges: params.judges,
+            places: params.places,
+            duplicate_micro_nats: params.duplicate_micro_nats,
+            duplicate_cells: params.duplicate_cells,
+            judge_micro_nats: params.judge_micro_nats,
+            judge_cells: params.judge_cells,
+            keep: params.keep,
+            stamp_bits: 0,
+            eviction_stop: Blocks::ZERO,
+        }
+    }
+
+    fn field(rows: &[Vec<u32>], heights: &[u64]) -> Vec<Scored> {
+        (0u8..)
+            .zip(rows.iter().zip(heights))
+            .map(|(at, (scores, height))| Scored {
+                miner: PublicKey::from_bytes([at; 32]),
+                scores: scores.clone(),
+                priority: (Height::new(*height), [at; 32]),
+                weights: FileHash::from_bytes([at; 32]),
+                reference: false,
+            })
+            .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Ranks are 1 to k without gaps, the order in which entrants are listed decides nothing, and nobody stands
+        /// ahead of an entrant that beats it and committed earlier.
+        #[test]
+        fn ranks_are_a_total_order_of_the_field(
+            rows in proptest::collection::vec(proptest::collection::vec(0u32..9_000, 6), 1..8),
+            heights in proptest::collection::vec(1u64..4, 8),
+        ) {
+            let rules = rules();
+            let base = [8_000; 6];
+            let terms = Terms { base: &base, min_gain: Ppm::new(10_000), continuous: true, rules: &rules };
+            let field = field(&rows, &heights);
+            let stands = rank(&field, &terms);
+            let mut ranks: Vec<u8> = stands.iter().filter_map(|stand| stand.rank).collect();
+            ranks.sort_unstable();
+            prop_assert!(ranks.iter().copied().eq(1..=u8::try_from(ranks.len()).expect("few")));
+            let mut turned = field.clone();
+            turned.reverse();
+            let mut again = rank(&turned, &terms);
+            again.reverse();
+            prop_assert_eq!(&stands, &again);
+            for (one, stand) in field.iter().zip(&stands) {
+                for (other, place) in field.iter().zip(&stands) {
+                    if let (Some(ahead), Some(behind)) = (stand.rank, place.rank)
+                        && ahead < behind
+                        && other.priority < one.priority
+                    {
+                        prop_assert!(!Gap::of(&other.scores, &one.scores).beats());
+                    }
+                }
+            }
+        }
+
+        /// A row that is copied cell by cell, or within the tolerance, earns its owner no rank of its own.
+        #[test]
+        fn a_later_copy_is_never_ranked(scores in proptest::collection::vec(0u32..4_000, 200), noise in 0u32..=20) {
+            let rules = rules();
+            let base = vec![8_000; 200];
+            let terms = Terms { base: &base, min_gain: Ppm::new(0), continuous: true, rules: &rules };
+            let copy: Vec<u32> = scores.iter().map(|score| score.saturating_sub(noise)).collect();
+            let stands = rank(&field(&[scores, copy], &[1, 2]), &terms);
+            prop_assert_eq!(stands.first().and_then(|stand| stand.rank), Some(1));
+            let is_copy = matches!(stands.last().map(|stand| stand.reason), Some(Reason::Duplicate { .. }));
+            prop_assert!(is_copy);
+        }
+    }
+}

@@ -4,6 +4,7 @@ mod entry;
 mod hostile;
 mod money;
 mod phases;
+mod plan;
 mod race;
 mod settle;
 mod stake;

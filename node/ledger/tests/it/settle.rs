@@ -2,7 +2,7 @@
 
 use expect_test::{Expect, expect};
 
-use crate::race::run;
+use crate::plan::run;
 
 fn check(race: &str, expected: Expect) {
     expected.assert_eq(&run(race));
