@@ -140,9 +140,7 @@ pub(crate) fn core_polka(block: BlockHash, proof: &VoteProof) -> mt::PolkaCertif
         polka_signatures: proof
             .votes
             .iter()
-            .map(|signed| {
-                mt::PolkaSignature::new(Address(signed.vote.validator), signed.signature)
-            })
+            .map(|signed| mt::PolkaSignature::new(Address(signed.vote.validator), signed.signature))
             .collect(),
     }
 }
@@ -174,10 +172,7 @@ pub(crate) fn round_change_of(certificate: &mt::RoundCertificate<Context>) -> Co
 }
 
 /// Writes a round certificate.
-pub(crate) fn core_round_change(
-    kind: VoteKind,
-    proof: &VoteProof,
-) -> mt::RoundCertificate<Context> {
+pub(crate) fn core_round_change(kind: VoteKind, proof: &VoteProof) -> mt::RoundCertificate<Context> {
     mt::RoundCertificate {
         height: At(proof.height),
         round: core_round(proof.round),
@@ -201,12 +196,6 @@ pub(crate) fn core_round_change(
 }
 
 /// Lists the precommits of a commit certificate.
-pub(crate) fn precommits_of(
-    certificate: &mt::CommitCertificate<Context>,
-) -> Vec<(PublicKey, Signature)> {
-    certificate
-        .commit_signatures
-        .iter()
-        .map(|signed| (signed.address.0, signed.signature))
-        .collect()
+pub(crate) fn precommits_of(certificate: &mt::CommitCertificate<Context>) -> Vec<(PublicKey, Signature)> {
+    certificate.commit_signatures.iter().map(|signed| (signed.address.0, signed.signature)).collect()
 }

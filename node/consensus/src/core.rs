@@ -114,9 +114,11 @@ impl Consensus {
             ConsensusInput::Start { height, set, journal } => self.start(height, set, &journal),
             ConsensusInput::Message(message) => self.live(message_input(&message)),
             ConsensusInput::Judged(judged) => self.live(judged_input(&judged)),
-            ConsensusInput::Propose { round, block } => self.live(Input::Propose(
-                LocallyProposedValue::new(At(self.around.height), convert::core_round(round), Candidate(block)),
-            )),
+            ConsensusInput::Propose { round, block } => self.live(Input::Propose(LocallyProposedValue::new(
+                At(self.around.height),
+                convert::core_round(round),
+                Candidate(block),
+            ))),
             ConsensusInput::Timer(timer) => self.timer(timer),
             ConsensusInput::Stop => {
                 self.around.decided = true;

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use malachite_core::{ConsensusMsg, Effect, Input, LivenessMsg, LocallyProposedValue, Resumable, Resume, SignedConsensusMsg};
+use malachite_core::{
+    ConsensusMsg, Effect, Input, LivenessMsg, LocallyProposedValue, Resumable, Resume, SignedConsensusMsg,
+};
 use malachite_types as mt;
 use tiltyard_keys::{PublicKey, Signer};
 use tiltyard_proto::certificate::Certificate;
@@ -156,13 +158,14 @@ impl Surroundings {
             ConsensusMsg::Vote(vote) => {
                 self.authenticator.vote(&SignedVote { vote: convert::vote_of(&vote), signature })
             }
-            ConsensusMsg::Proposal(proposal) => self.authenticator.proposal(
-                &convert::signed_proposal_of(&mt::SignedMessage::new(proposal, signature)),
-            ),
+            ConsensusMsg::Proposal(proposal) => self
+                .authenticator
+                .proposal(&convert::signed_proposal_of(&mt::SignedMessage::new(proposal, signature))),
         };
         checked.is_ok()
     }
 
+    #[expect(clippy::result_large_err, reason = "the core's own error type, made rarely")]
     fn commit(
         &mut self,
         certificate: &mt::CommitCertificate<Context>,
@@ -177,6 +180,7 @@ impl Surroundings {
         self.votes(votes.collect(), set, Needed::MoreThanTwoThirds)
     }
 
+    #[expect(clippy::result_large_err, reason = "the core's own error type, made rarely")]
     fn votes(
         &mut self,
         votes: Vec<SignedVote>,
@@ -192,7 +196,9 @@ impl Surroundings {
                 return Err(mt::CertificateError::UnknownValidator(address));
             };
             if let Err(error) = self.authenticator.vote(&vote) {
-                return Err(mt::CertificateError::VerificationError(Some(mt::BoxError::new(Box::new(error)))));
+                return Err(mt::CertificateError::VerificationError(Some(mt::BoxError::new(Box::new(
+                    error,
+                )))));
             }
             if seen.insert(key) {
                 stake = stake.saturating_add(member.stake);
@@ -200,12 +206,8 @@ impl Surroundings {
         }
         let total = set.set.total();
         let (met, params) = match needed {
-            Needed::MoreThanTwoThirds => {
-                (set.set.is_quorum(stake), mt::ThresholdParam::TWO_F_PLUS_ONE)
-            }
-            Needed::MoreThanOneThird => {
-                (more_than_one_third(stake, total), mt::ThresholdParam::F_PLUS_ONE)
-            }
+            Needed::MoreThanTwoThirds => (set.set.is_quorum(stake), mt::ThresholdParam::TWO_F_PLUS_ONE),
+            Needed::MoreThanOneThird => (more_than_one_third(stake, total), mt::ThresholdParam::F_PLUS_ONE),
         };
         if met {
             return Ok(());
@@ -250,8 +252,7 @@ impl Surroundings {
         let height = certificate.height.0;
         let round = convert::round_of(certificate.round).unwrap_or(Round::ZERO);
         let precommits = convert::precommits_of(certificate);
-        let certificate =
-            Certificate::build(height, round, certificate.value_id, &self.set, &precommits);
+        let certificate = Certificate::build(height, round, certificate.value_id, &self.set, &precommits);
         self.outputs.push(ConsensusOutput::Decided(certificate));
     }
 

@@ -68,10 +68,7 @@ struct Batch {
 ///
 /// # Errors
 /// [`JournalError`] when a batch cannot be read.
-pub fn recorded_values(
-    height: Height,
-    batches: &[Vec<u8>],
-) -> Result<Vec<RecordedValue>, JournalError> {
+pub fn recorded_values(height: Height, batches: &[Vec<u8>]) -> Result<Vec<RecordedValue>, JournalError> {
     let mut values = Vec::new();
     for entry in entries(height, batches)? {
         match entry {
@@ -208,9 +205,7 @@ fn to_input(entry: &Entry) -> Input<Context> {
 pub(crate) fn message_input(message: &ConsensusMessage) -> Input<Context> {
     match message {
         ConsensusMessage::Vote(vote) => Input::Vote(convert::core_signed_vote(vote)),
-        ConsensusMessage::Proposal(proposal) => {
-            Input::Proposal(convert::core_signed_proposal(proposal))
-        }
+        ConsensusMessage::Proposal(proposal) => Input::Proposal(convert::core_signed_proposal(proposal)),
         ConsensusMessage::Polka { block, proof } => {
             Input::PolkaCertificate(convert::core_polka(*block, proof))
         }

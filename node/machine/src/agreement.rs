@@ -104,7 +104,14 @@ impl Agreement {
     }
 
     /// Keeps a signed body until its parent is durable.
-    pub(crate) fn hold_body(&mut self, height: Height, round: Round, from: PublicKey, block: Block, length: usize) {
+    pub(crate) fn hold_body(
+        &mut self,
+        height: Height,
+        round: Round,
+        from: PublicKey,
+        block: Block,
+        length: usize,
+    ) {
         let of_height = self.held_bodies.range((height, Round::ZERO)..=(height, Round::MAX)).count();
         if of_height < HELD_BODIES_MAX {
             self.held_bodies.entry((height, round)).or_insert((from, block, length));
@@ -161,7 +168,6 @@ impl<S: StateRead> Machine<S> {
         };
         let journal = core::mem::take(&mut agreement.journal);
         agreement.started_ms = Some(now_ms);
-        agreement.witness.prune(height);
         if let Some(fact) = self.contradiction(height, &journal) {
             self.stop_signing(fact);
             return Ok(());
@@ -196,10 +202,9 @@ impl<S: StateRead> Machine<S> {
                     "block {} was found valid before the restart, now it is not: {unfit}",
                     value.block
                 )),
-                None => Some(format!(
-                    "block {} is in the vote journal, but its body was not kept",
-                    value.block
-                )),
+                None => {
+                    Some(format!("block {} is in the vote journal, but its body was not kept", value.block))
+                }
             }
         })
     }
@@ -207,6 +212,15 @@ impl<S: StateRead> Machine<S> {
     pub(crate) fn stop_signing(&mut self, fact: String) {
         self.halted = true;
         self.out.push(Effect::StopSigning { fact });
+    }
+
+    /// Forgets what was said of heights that are long decided, whether this node took part in them or not.
+    pub(crate) fn forget_old_sayings(&mut self) {
+        let next = self.chain.next_height();
+        if let Some(agreement) = &mut self.agreement {
+            agreement.held = agreement.held.split_off(&next);
+            agreement.witness.prune(next);
+        }
     }
 
     /// Judges bodies that were held back for the height that comes next.

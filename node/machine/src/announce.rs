@@ -28,10 +28,8 @@ impl Announcer {
         let topic = transaction.transaction().action.topic();
         let bytes = transaction.signed().encode();
         let length = bytes.len().saturating_add(ITEM_BYTES);
-        let full = self
-            .filling
-            .get(&topic)
-            .is_some_and(|(filled, _)| filled.saturating_add(length) > FRAME_BYTES);
+        let full =
+            self.filling.get(&topic).is_some_and(|(filled, _)| filled.saturating_add(length) > FRAME_BYTES);
         if full {
             self.send(topic, out);
         }
@@ -56,5 +54,52 @@ impl Announcer {
             let bytes = codec::encode(&TransactionFrame { transactions });
             out.push(Effect::Publish { topic, bytes });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_bytes::ByteBuf;
+    use tiltyard_keys::{GenesisHash, SecretKey};
+    use tiltyard_proto::ids::{Salt, TaskId};
+    use tiltyard_proto::limits::FRAME_BYTES_MAX;
+    use tiltyard_proto::transaction::{Action, Transaction};
+    use tiltyard_proto::units::{Height, MicroCredits, Nonce};
+
+    #[test]
+    fn frames_stay_within_64_kib_and_lose_nothing() {
+        let key = SecretKey::from_seed(&[1; 32]);
+        let genesis = GenesisHash::from_bytes([0; 32]);
+        let (mut announcer, mut out) = (Announcer::default(), Vec::new());
+        for nonce in 0..100 {
+            let action = Action::Reveal {
+                task: TaskId::from_bytes([1; 32]),
+                manifest: ByteBuf::from(vec![7; 4_000]),
+                salt: Salt::from_bytes([2; 32]),
+                recipe: ByteBuf::from(vec![9; 1_000]),
+            };
+            let transaction = Transaction {
+                version: Transaction::VERSION,
+                genesis,
+                sender: key.public(),
+                nonce: Nonce::new(nonce),
+                fee: MicroCredits::ZERO,
+                valid_until: Height::new(10),
+                action,
+            };
+            announcer.add(&transaction.sign(&key.signer(genesis)), &mut out);
+        }
+        announcer.flush(&mut out);
+        assert!(announcer.is_empty());
+        let mut sent = 0;
+        for effect in &out {
+            let Effect::Publish { topic: Topic::Checkpoints, bytes } = effect else {
+                panic!("{effect:?}");
+            };
+            let frame: TransactionFrame = codec::decode("frame", bytes, FRAME_BYTES_MAX).unwrap();
+            sent += frame.transactions.len();
+        }
+        assert_eq!(sent, 100);
     }
 }

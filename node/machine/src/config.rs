@@ -65,7 +65,9 @@ pub enum MachineError {
         asked: Option<Height>,
     },
     /// More than 2/3 of the stake decided a block that this node finds invalid.
-    #[error("block {block} at height {height} was decided, but is invalid here ({fact}); this program and the network disagree: stop and upgrade")]
+    #[error(
+        "block {block} at height {height} was decided, but is invalid here ({fact}); this program and the network disagree: stop and upgrade"
+    )]
     DecidedInvalid {
         /// Its height.
         height: Height,
@@ -98,7 +100,9 @@ pub enum SubmitError {
         id: TransactionId,
     },
     /// Another transaction with the same number pays as much.
-    #[error("another transaction with this nonce waits; pay more than {fee} micro-credits to replace it, or wait")]
+    #[error(
+        "another transaction with this nonce waits; pay more than {fee} micro-credits to replace it, or wait"
+    )]
     Taken {
         /// Fee of the one that waits.
         fee: u64,

@@ -268,9 +268,7 @@ pub(crate) fn height_of(message: &ConsensusMessage) -> Height {
     match message {
         ConsensusMessage::Vote(vote) => vote.vote.height,
         ConsensusMessage::Proposal(signed) => signed.proposal.height,
-        ConsensusMessage::Polka { proof, .. } | ConsensusMessage::RoundChange { proof, .. } => {
-            proof.height
-        }
+        ConsensusMessage::Polka { proof, .. } | ConsensusMessage::RoundChange { proof, .. } => proof.height,
     }
 }
 
@@ -279,10 +277,9 @@ fn speaker_of(message: &ConsensusMessage) -> PublicKey {
     match message {
         ConsensusMessage::Vote(vote) => vote.vote.validator,
         ConsensusMessage::Proposal(signed) => signed.proposal.proposer,
-        ConsensusMessage::Polka { proof, .. } | ConsensusMessage::RoundChange { proof, .. } => proof
-            .votes
-            .first()
-            .map_or(PublicKey::from_bytes([0; 32]), |vote| vote.vote.validator),
+        ConsensusMessage::Polka { proof, .. } | ConsensusMessage::RoundChange { proof, .. } => {
+            proof.votes.first().map_or(PublicKey::from_bytes([0; 32]), |vote| vote.vote.validator)
+        }
     }
 }
 
@@ -299,23 +296,18 @@ fn block_of(message: &ConsensusMessage) -> Option<BlockHash> {
 fn proven_block(message: &ConsensusMessage) -> Option<BlockHash> {
     match message {
         ConsensusMessage::Polka { block, .. } => Some(*block),
-        ConsensusMessage::Proposal(signed) => {
-            signed.proposal.lock_round.map(|_| signed.proposal.block)
-        }
+        ConsensusMessage::Proposal(signed) => signed.proposal.lock_round.map(|_| signed.proposal.block),
         ConsensusMessage::Vote(_) | ConsensusMessage::RoundChange { .. } => None,
     }
 }
 
-fn is_out_of_turn(
-    message: &ConsensusMessage,
-    proposer: impl Fn(Height, Round) -> PublicKey,
-) -> bool {
+fn is_out_of_turn(message: &ConsensusMessage, proposer: impl Fn(Height, Round) -> PublicKey) -> bool {
     match message {
         ConsensusMessage::Proposal(signed) => {
             proposer(signed.proposal.height, signed.proposal.round) != signed.proposal.proposer
         }
-        ConsensusMessage::Vote(_)
-        | ConsensusMessage::Polka { .. }
-        | ConsensusMessage::RoundChange { .. } => false,
+        ConsensusMessage::Vote(_) | ConsensusMessage::Polka { .. } | ConsensusMessage::RoundChange { .. } => {
+            false
+        }
     }
 }

@@ -300,4 +300,3 @@ pub enum Effect {
         fact: String,
     },
 }
-

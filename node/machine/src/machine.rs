@@ -87,9 +87,9 @@ impl<S: StateRead> Machine<S> {
             account: account.public(),
             secret: role_secret,
         };
-        let agreement = validator.as_ref().map(|key| {
-            Agreement::new(key, hash, &tip.params, tip.next_set.clone(), recovered.journal)
-        });
+        let agreement = validator
+            .as_ref()
+            .map(|key| Agreement::new(key, hash, &tip.params, tip.next_set.clone(), recovered.journal));
         let mut machine = Self {
             genesis,
             state,
@@ -200,7 +200,7 @@ impl<S: StateRead> Machine<S> {
 
     fn on_start(&mut self) {
         self.sync.progressed(self.now.mono_ms);
-        self.set_timer(Timer::Pace, LISTEN_MS);
+        self.set_timer(Timer::Listen, LISTEN_MS);
         self.set_timer(Timer::Sync, SYNC_MS);
         self.set_timer(Timer::Offer, OFFER_MS);
     }
@@ -212,7 +212,9 @@ impl<S: StateRead> Machine<S> {
         }
         match Timer::of(id) {
             Some(Timer::Consensus(timer)) => self.agree(ConsensusInput::Timer(timer))?,
-            Some(Timer::Pace) => {
+            // The height starts at the end of this step.
+            Some(Timer::Pace) | None => {}
+            Some(Timer::Listen) => {
                 self.ready = true;
                 self.wake_roles()?;
             }
@@ -225,7 +227,6 @@ impl<S: StateRead> Machine<S> {
             Some(Timer::Sync) => self.on_sync_timer(),
             Some(Timer::Pull) => self.on_pull_timer(),
             Some(Timer::SayAgain) => self.agree(ConsensusInput::SayAgain)?,
-            None => {}
         }
         Ok(())
     }
@@ -268,11 +269,8 @@ impl<S: StateRead> Machine<S> {
             executed.outcomes.iter().map(|outcome| (outcome.id, outcome.result.is_ok())).collect();
         let body = &decided.block.body;
         let senders = body.transactions.iter().map(|signed| signed.transaction.sender).collect();
-        let commit = Commit {
-            decided: decided.clone(),
-            changes: executed.changes,
-            outcomes: included.clone(),
-        };
+        let commit =
+            Commit { decided: decided.clone(), changes: executed.changes, outcomes: included.clone() };
         self.out.push(Effect::Commit(Box::new(commit)));
         let events = executed.events;
         self.committing = Some(Committing { decided, included, senders, events, seen_ms });
@@ -309,6 +307,7 @@ impl<S: StateRead> Machine<S> {
             self.wake_roles()?;
         }
         self.tell_sync();
+        self.forget_old_sayings();
         self.judge_held_bodies()?;
         self.fetch_blocks();
         Ok(())

@@ -140,12 +140,7 @@ impl Mempool {
     }
 
     /// Evicts the last transactions of senders whose last one ranks lowest, until `bytes` fit.
-    fn make_room(
-        &mut self,
-        bytes: usize,
-        rank: (bool, u64),
-        sender: &PublicKey,
-    ) -> Result<(), SubmitError> {
+    fn make_room(&mut self, bytes: usize, rank: (bool, u64), sender: &PublicKey) -> Result<(), SubmitError> {
         while self.bytes.saturating_add(bytes) > self.limits.bytes_max {
             let cheapest = self
                 .senders
@@ -239,5 +234,116 @@ impl Mempool {
             }
         }
         chosen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tiltyard_keys::{GenesisHash, SecretKey};
+    use tiltyard_proto::ids::TaskId;
+    use tiltyard_proto::transaction::{Action, Transaction};
+
+    fn made(seed: u8, nonce: u64, fee: u64) -> VerifiedTransaction {
+        let key = SecretKey::from_seed(&[seed; 32]);
+        let genesis = GenesisHash::from_bytes([0; 32]);
+        let action = if fee == 0 {
+            Action::Accept { task: TaskId::from_bytes([seed; 32]) }
+        } else {
+            Action::Transfer { to: key.public(), amount: MicroCredits::new(1) }
+        };
+        Transaction {
+            version: Transaction::VERSION,
+            genesis,
+            sender: key.public(),
+            nonce: Nonce::new(nonce),
+            fee: MicroCredits::new(fee),
+            valid_until: Height::new(10),
+            action,
+        }
+        .sign(&key.signer(genesis))
+    }
+
+    fn pool(bytes_max: usize) -> Mempool {
+        Mempool::new(MempoolLimits { bytes_max, per_sender_max: 4 })
+    }
+
+    fn fees(pool: &Mempool, bytes: usize) -> Vec<(u64, u64)> {
+        pool.select(bytes, 100)
+            .iter()
+            .map(|t| (t.transaction().fee.get(), t.transaction().nonce.get()))
+            .collect()
+    }
+
+    #[test]
+    fn a_block_takes_duties_first_then_the_best_fee_each_sender_in_nonce_order() {
+        let mut pool = pool(1 << 20);
+        for (seed, nonce, fee) in [(1, 1, 900_000), (1, 0, 1_000), (2, 0, 50_000), (3, 0, 0)] {
+            pool.insert(made(seed, nonce, fee), Nonce::ZERO, false).unwrap();
+        }
+        assert_eq!(fees(&pool, 1 << 20), [(0, 0), (50_000, 0), (1_000, 0), (900_000, 1)]);
+    }
+
+    #[test]
+    fn a_sender_whose_head_does_not_fit_sends_nothing_behind_it() {
+        let mut pool = pool(1 << 20);
+        for nonce in 0..3 {
+            pool.insert(made(1, nonce, 1_000), Nonce::ZERO, false).unwrap();
+        }
+        let one = made(1, 0, 1_000).signed().encode().len();
+        assert_eq!(fees(&pool, one * 2 + 1).len(), 2);
+    }
+
+    #[test]
+    fn a_full_pool_gives_up_the_cheapest_and_never_its_own() {
+        let one = made(1, 0, 1_000).signed().encode().len() + 16;
+        let mut pool = pool(one * 2);
+        pool.insert(made(1, 0, 1_000), Nonce::ZERO, true).unwrap();
+        pool.insert(made(2, 0, 2_000), Nonce::ZERO, false).unwrap();
+        let cheap = pool.insert(made(3, 0, 1_500), Nonce::ZERO, false);
+        assert_eq!(cheap, Err(SubmitError::Full));
+        pool.insert(made(3, 0, 9_000), Nonce::ZERO, false).unwrap();
+        assert_eq!(fees(&pool, 1 << 20), [(9_000, 0), (1_000, 0)]);
+        assert!(pool.bytes() <= one * 2);
+    }
+
+    #[test]
+    fn a_sender_may_hold_so_many_and_not_too_far_ahead() {
+        let mut pool = pool(1 << 20);
+        for nonce in 0..4 {
+            pool.insert(made(1, nonce, 1_000), Nonce::ZERO, false).unwrap();
+        }
+        let ahead = pool.insert(made(1, 4, 1_000), Nonce::ZERO, false);
+        assert_eq!(ahead, Err(SubmitError::Gap { next: 0 }));
+        let known = made(1, 0, 1_000);
+        assert_eq!(
+            pool.insert(known.clone(), Nonce::ZERO, false),
+            Err(SubmitError::Known { id: known.id() })
+        );
+    }
+
+    #[test]
+    fn a_nonce_is_replaced_by_a_higher_fee_only() {
+        let mut pool = pool(1 << 20);
+        pool.insert(made(1, 0, 2_000), Nonce::ZERO, false).unwrap();
+        let lower = pool.insert(made(1, 0, 1_999), Nonce::ZERO, false);
+        assert_eq!(lower, Err(SubmitError::Taken { fee: 2_000 }));
+        pool.insert(made(1, 0, 2_001), Nonce::ZERO, false).unwrap();
+        assert_eq!(fees(&pool, 1 << 20), [(2_001, 0)]);
+        assert_eq!(pool.len(), 1);
+    }
+
+    #[test]
+    fn removing_leaves_no_trace() {
+        let mut pool = pool(1 << 20);
+        for nonce in 0..3 {
+            pool.insert(made(1, nonce, 1_000), Nonce::ZERO, false).unwrap();
+        }
+        let sender = made(1, 0, 1_000).transaction().sender;
+        assert_eq!(pool.next_nonce(&sender, Nonce::ZERO), Nonce::new(3));
+        pool.forget_below(&sender, Nonce::new(2));
+        assert_eq!(pool.len(), 1);
+        pool.remove(&made(1, 2, 1_000).id()).unwrap();
+        assert_eq!((pool.len(), pool.bytes()), (0, 0));
     }
 }

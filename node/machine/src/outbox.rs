@@ -72,7 +72,7 @@ impl Outbox {
     }
 
     /// Lists own transactions of `sender` from `nonce` on, in nonce order: what hangs on a lost one.
-    pub(crate) fn from_nonce(&self, sender: &PublicKey, nonce: Nonce) -> Vec<Purpose> {
+    pub(crate) fn behind(&self, sender: &PublicKey, nonce: Nonce) -> Vec<Purpose> {
         let mut found: Vec<(Nonce, Purpose)> = self
             .entries
             .iter()
@@ -86,8 +86,7 @@ impl Outbox {
 
     /// Returns the transactions in the order in which they can be included.
     pub(crate) fn in_order(&self) -> Vec<VerifiedTransaction> {
-        let mut all: Vec<&VerifiedTransaction> =
-            self.entries.values().map(|own| &own.transaction).collect();
+        let mut all: Vec<&VerifiedTransaction> = self.entries.values().map(|own| &own.transaction).collect();
         all.sort_by_key(|own| (own.transaction().sender, own.transaction().nonce));
         all.into_iter().cloned().collect()
     }

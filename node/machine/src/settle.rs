@@ -87,11 +87,11 @@ impl<S: StateRead> Machine<S> {
         let body = own.transaction.transaction();
         self.drop_event(own.transaction.id(), fact.to_owned());
         let mut again: Vec<(Purpose, Who, Action)> = Vec::new();
-        for behind in self.outbox.from_nonce(&body.sender, body.nonce) {
-            if let Some(other) = self.outbox.remove(&behind) {
+        for next in self.outbox.behind(&body.sender, body.nonce) {
+            if let Some(other) = self.outbox.remove(&next) {
                 self.mempool.remove(&other.transaction.id());
                 match other.from {
-                    Some(from) => again.push((behind, from, other.action)),
+                    Some(from) => again.push((next, from, other.action)),
                     None => self.drop_event(
                         other.transaction.id(),
                         "a transaction before it was dropped; sign it again".to_owned(),
@@ -109,9 +109,7 @@ impl<S: StateRead> Machine<S> {
     pub(crate) fn tell_events(&mut self, height: Height, events: &[LedgerEvent]) {
         for event in events {
             self.notify(match event {
-                LedgerEvent::TaskPhase { task, phase } => {
-                    Event::TaskPhase { task: *task, phase: *phase }
-                }
+                LedgerEvent::TaskPhase { task, phase } => Event::TaskPhase { task: *task, phase: *phase },
                 LedgerEvent::Committed { .. }
                 | LedgerEvent::Evicted { .. }
                 | LedgerEvent::Revealed { .. }

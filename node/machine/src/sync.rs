@@ -21,6 +21,8 @@ use crate::timers::Timer;
 
 /// How often progress is looked at, in milliseconds.
 pub(crate) const SYNC_MS: u64 = 1_000;
+/// How soon tips are asked for again after nobody could deliver, in milliseconds.
+const RETRY_MS: u64 = 100;
 /// A request for blocks that is not answered within this time is asked of another peer.
 const ANSWER_MS: u64 = 10_000;
 /// Blocks asked for at a time.
@@ -48,7 +50,10 @@ pub(crate) enum Asked {
 
 #[derive(Debug, Default)]
 struct PeerState {
+    /// Last block that it may have: claimed by itself, or proven in a frame that it forwarded.
     tip: Height,
+    /// What it claimed last; may not go back.
+    claimed: Height,
     strikes: u32,
 }
 
@@ -93,10 +98,13 @@ impl Sync {
         self.peers.keys().nth(at).cloned()
     }
 
-    fn strike(&mut self, peer: &Peer, tip: Height) {
+    /// Believes a peer less that did not deliver `wanted`. One that only forwarded its header may not have it yet.
+    fn strike(&mut self, peer: &Peer, wanted: Height, ours: Height) {
         if let Some(state) = self.peers.get_mut(peer) {
-            state.strikes = state.strikes.saturating_add(1);
-            state.tip = tip;
+            if state.claimed >= wanted {
+                state.strikes = state.strikes.saturating_add(1);
+            }
+            state.tip = ours;
         }
     }
 }
@@ -131,11 +139,8 @@ impl<S: StateRead> Machine<S> {
 
     /// Notes that a peer speaks of `height`, unproven: its tip is asked for.
     pub(crate) fn hint(&mut self, from: &Peer, height: Height) {
-        let asking = self
-            .sync
-            .requests
-            .values()
-            .any(|(peer, asked, _)| peer == from && *asked == Asked::Status);
+        let asking =
+            self.sync.requests.values().any(|(peer, asked, _)| peer == from && *asked == Asked::Status);
         let known = self.sync.peers.get(from).is_some_and(|peer| peer.tip.next() >= height);
         if !asking && !known && self.sync.peers.contains_key(from) {
             self.ask(from.clone(), SyncRequest::Status, Asked::Status);
@@ -210,12 +215,13 @@ impl<S: StateRead> Machine<S> {
     fn on_status(&mut self, from: &Peer, tip: Height) {
         let ours = self.chain.tip.height;
         if let Some(peer) = self.sync.peers.get_mut(from) {
-            if tip < peer.tip && peer.strikes == 0 {
+            if tip < peer.claimed {
                 let fact = "its tip went back";
                 self.out.push(Effect::Penalize { peer: from.clone(), fact });
                 peer.strikes = peer.strikes.saturating_add(1);
             }
-            peer.tip = tip;
+            peer.claimed = tip;
+            peer.tip = peer.tip.max(tip);
         }
         if tip <= ours.next() {
             self.ready = true;
@@ -240,10 +246,15 @@ impl<S: StateRead> Machine<S> {
 
     /// A peer did not deliver: it is believed less and another one is asked.
     fn failed(&mut self, from: &Peer) {
-        let tip = self.chain.tip.height;
-        self.sync.strike(from, tip);
+        let ours = self.chain.tip.height;
+        self.sync.strike(from, ours.next(), ours);
         self.sync.turn = self.sync.turn.wrapping_add(1);
         self.fetch_blocks();
+        // Nobody else to ask at once: where everyone is, is asked again soon.
+        if !self.sync.is_asking_blocks() {
+            self.set_timer(Timer::Sync, RETRY_MS);
+            self.sync.progress_ms = 0;
+        }
     }
 
     /// Applies the next block that was fetched. Returns false when none waits.
@@ -341,12 +352,8 @@ impl<S: StateRead> Machine<S> {
     }
 
     fn on_ids(&mut self, from: &Peer, ids: Vec<TransactionId>) {
-        let unknown: BTreeSet<TransactionId> = ids
-            .into_iter()
-            .take(IDS_MAX)
-            .filter(|id| !self.mempool.has(id))
-            .take(PENDING_MAX)
-            .collect();
+        let unknown: BTreeSet<TransactionId> =
+            ids.into_iter().take(IDS_MAX).filter(|id| !self.mempool.has(id)).take(PENDING_MAX).collect();
         if !unknown.is_empty() {
             let ids = unknown.into_iter().collect();
             self.ask(from.clone(), SyncRequest::Pending { ids }, Asked::Pending);
@@ -371,18 +378,14 @@ impl<S: StateRead> Machine<S> {
     /// Answers what only the machine knows. Old blocks are the shell's to answer.
     pub(crate) fn on_request(&mut self, token: RequestToken, request: &SyncRequest) {
         let response = match request {
-            SyncRequest::Status => {
-                SyncResponse::Status { tip: self.chain.tip.height, first: Height::new(1) }
-            }
+            SyncRequest::Status => SyncResponse::Status { tip: self.chain.tip.height, first: Height::new(1) },
             SyncRequest::Blocks { .. } => SyncResponse::Blocks(Vec::new()),
             SyncRequest::Body { block } => SyncResponse::Body(
                 self.chain
                     .candidate(block)
                     .map(|candidate| serde_bytes::ByteBuf::from(candidate.bytes.clone())),
             ),
-            SyncRequest::PendingIds => {
-                SyncResponse::PendingIds(self.mempool.ids().take(IDS_MAX).collect())
-            }
+            SyncRequest::PendingIds => SyncResponse::PendingIds(self.mempool.ids().take(IDS_MAX).collect()),
             SyncRequest::Pending { ids } => SyncResponse::Pending(
                 ids.iter()
                     .take(PENDING_MAX)

@@ -12,6 +12,8 @@ pub(crate) enum Timer {
     Consensus(ConsensusTimer),
     /// The next height may start.
     Pace,
+    /// A starting node has listened long enough.
+    Listen,
     /// Waiting transactions leave.
     Flush,
     /// Own transactions are offered again, and a peer's pending ids are asked for.
@@ -52,6 +54,7 @@ impl Timer {
             Self::Sync => simple(5),
             Self::Pull => simple(6),
             Self::SayAgain => simple(7),
+            Self::Listen => simple(8),
         }
     }
 
@@ -75,7 +78,41 @@ impl Timer {
             5 => Self::Sync,
             6 => Self::Pull,
             7 => Self::SayAgain,
+            8 => Self::Listen,
             _ => return None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_is_read_back_from_its_name() {
+        let consensus = |kind, round, height| {
+            let (height, round) = (Height::new(height), Round::new(round));
+            Timer::Consensus(ConsensusTimer { height, kind, round })
+        };
+        let all = [
+            consensus(TimerKind::Propose, 0, 1),
+            consensus(TimerKind::Prevote, 3, 70_000),
+            consensus(TimerKind::Precommit, 65_535, (1 << 42) - 1),
+            consensus(TimerKind::Rebroadcast, 1, 9),
+            Timer::Pace,
+            Timer::Listen,
+            Timer::Flush,
+            Timer::Offer,
+            Timer::Sync,
+            Timer::Pull,
+            Timer::SayAgain,
+        ];
+        for timer in all {
+            assert_eq!(Timer::of(timer.id()), Some(timer));
+        }
+        let mut ids: Vec<TimerId> = all.iter().map(|timer| timer.id()).collect();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), all.len());
     }
 }

@@ -7,9 +7,7 @@ use tiltyard_proto::ids::BlockHash;
 use tiltyard_proto::transaction::{Action, SignedTransaction, Transaction};
 use tiltyard_proto::units::{Height, MicroCredits, Nonce, Round};
 use tiltyard_proto::vote::{Vote, VoteKind};
-use tiltyard_proto::wire::{
-    Acceptance, BodyFrame, ConsensusFrame, ConsensusMessage, GossipMessage, Topic,
-};
+use tiltyard_proto::wire::{Acceptance, BodyFrame, ConsensusFrame, ConsensusMessage, GossipMessage, Topic};
 
 use crate::world::{World, account, secret};
 
@@ -129,9 +127,12 @@ fn a_double_vote_is_proven_on_the_ledger_and_punished() {
     world.run(4_000);
     world.assert_agreement();
     let culprit = secret(4).public();
-    assert!(world.nodes[0].events.iter().any(
-        |event| matches!(event, Event::Equivocation { validator, .. } if *validator == culprit)
-    ));
+    assert!(
+        world.nodes[0]
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::Equivocation { validator, .. } if *validator == culprit))
+    );
     let disk = world.nodes[0].disk.borrow();
     let record = tiltyard_ledger::query::validator(&disk.state, &culprit).unwrap().unwrap();
     assert_eq!(record.standing, tiltyard_proto::state::Standing::Tombstoned);

@@ -91,7 +91,9 @@ fn manifest(task: &TaskId, base: BlobRoot, miner: &PublicKey) -> (Manifest, Reci
     let file = |name: &str, bytes: u64| FileEntry {
         name: name.to_owned(),
         bytes,
-        hash: FileHash::from_bytes(hash::plain(&[task.as_bytes().as_slice(), miner.as_bytes(), name.as_bytes()].concat())),
+        hash: FileHash::from_bytes(hash::plain(
+            &[task.as_bytes().as_slice(), miner.as_bytes(), name.as_bytes()].concat(),
+        )),
     };
     let manifest = Manifest {
         version: Manifest::VERSION,
@@ -120,9 +122,7 @@ pub(crate) fn evaluated(
         None => 3_000_000,
         Some(root) => *skill
             .iter()
-            .find(|(seed, _)| {
-                manifest(task, spec.base.root, &account(**seed).public()).0.root() == *root
-            })
+            .find(|(seed, _)| manifest(task, spec.base.root, &account(**seed).public()).0.root() == *root)
             .map(|(_, loss)| loss)
             .expect("only the test's miners enter"),
     };

@@ -1,8 +1,11 @@
 //! Late joiners and observers catch up; liars cost time only.
 
 use tiltyard_machine::Event;
+use tiltyard_machine::io::Input;
+use tiltyard_proto::transaction::Action;
+use tiltyard_proto::units::Stake;
 
-use crate::world::{Part, World};
+use crate::world::{Part, World, secret};
 
 const FOUR_AND_ONE: [Part; 5] =
     [Part::Validator, Part::Validator, Part::Validator, Part::Validator, Part::Observer];
@@ -45,13 +48,16 @@ fn a_validator_that_was_away_for_long_catches_up_and_signs_again() {
     world.run(6_000);
     world.assert_agreement();
     assert!(world.height(0) + 1 >= world.height(1));
-    let key = crate::world::secret(1).public();
+    let key = secret(1).public();
     let set = world.genesis.validator_set().unwrap();
     let (position, _) = set.find(&key).unwrap();
     let disk = world.nodes[1].disk.borrow();
-    let signed = disk.blocks.iter().rev().take(10).any(|decided| {
-        decided.certificate.signed_by(4).unwrap().iter().any(|(at, _)| *at == position)
-    });
+    let signed = disk
+        .blocks
+        .iter()
+        .rev()
+        .take(10)
+        .any(|decided| decided.certificate.signed_by(4).unwrap().iter().any(|(at, _)| *at == position));
     assert!(signed);
 }
 
@@ -68,4 +74,37 @@ fn three_liars_of_four_delay_a_joiner_but_one_honest_peer_is_enough() {
     assert!(done, "{} of {} blocks", world.height(4), world.height(0));
     world.assert_agreement();
     assert!(!world.nodes[4].penalties.is_empty());
+}
+
+#[test]
+fn a_newcomer_that_bonds_stake_votes_from_the_epoch_after_next_and_leaves_the_same_way() {
+    let parts = [Part::Validator, Part::Validator, Part::Validator, Part::Validator, Part::Newcomer];
+    let mut world = World::new(24, &parts);
+    world.start_all();
+    world.run(1_000);
+    let key = secret(5);
+    let bond = world.sign_with(&key, 0, Action::Bond { stake: Stake::new(5_000) });
+    world.give(4, Input::Submit(Box::new(bond)));
+    world.run(8_000);
+    world.assert_agreement();
+    assert!(world.nodes[4].machine.as_ref().unwrap().status().validating);
+    // With more than half of the stake nothing is decided without it.
+    {
+        let disk = world.nodes[0].disk.borrow();
+        let last = disk.blocks.last().unwrap();
+        let set = tiltyard_ledger::query::set_at(&disk.state, last.block.header.height).unwrap();
+        let (position, member) = set.find(&key.public()).unwrap();
+        assert_eq!(member.stake, Stake::new(5_000));
+        let signed = last.certificate.signed_by(set.members().len()).unwrap();
+        assert!(signed.iter().any(|(at, _)| *at == position));
+    }
+    let unbond = world.sign_with(&key, 1, Action::Unbond { stake: Stake::new(5_000) });
+    world.give(4, Input::Submit(Box::new(unbond)));
+    world.run(8_000);
+    world.assert_agreement();
+    assert!(!world.nodes[4].machine.as_ref().unwrap().status().validating);
+    let before = world.height(0);
+    world.kill(4);
+    world.run(3_000);
+    assert!(world.height(0) >= before + 12, "{} blocks without it", world.height(0) - before);
 }

@@ -19,8 +19,8 @@ use tiltyard_proto::limits::{BLOCK_BYTES_HARD_MAX, BODY_FRAME_EXTRA_BYTES, FRAME
 use tiltyard_proto::transaction::{Action, SignedTransaction, Transaction, VerifiedTransaction};
 use tiltyard_proto::units::{Blocks, Height, MicroCredits, Nonce, Stake, UnixMillis};
 use tiltyard_proto::wire::{
-    Acceptance, BlockFrame, BodyFrame, ConsensusFrame, GossipMessage, Peer, SyncRequest,
-    SyncResponse, Topic, TransactionFrame,
+    Acceptance, BlockFrame, BodyFrame, ConsensusFrame, GossipMessage, Peer, SyncRequest, SyncResponse, Topic,
+    TransactionFrame,
 };
 
 /// The wall clock at virtual time 0.
@@ -58,8 +58,19 @@ impl StateRead for DiskState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Validator,
+    /// Has a consensus key and credits, but no stake yet.
+    Newcomer,
     Miner,
     Observer,
+}
+
+impl Part {
+    pub(crate) fn has_consensus_key(self) -> bool {
+        match self {
+            Self::Validator | Self::Newcomer => true,
+            Self::Miner | Self::Observer => false,
+        }
+    }
 }
 
 /// One node: its disk, and its machine while it runs.
@@ -157,12 +168,12 @@ impl World {
             })
             .collect();
         validators.sort_by_key(|validator| validator.key);
+        let newcomers = seeds.iter().zip(parts).filter(|(_, part)| **part == Part::Newcomer);
         let mut grants: Vec<Grant> = seeds
             .iter()
-            .map(|seed| Grant {
-                account: account(*seed).public(),
-                amount: MicroCredits::new(10_000_000_000),
-            })
+            .map(|seed| account(*seed).public())
+            .chain(newcomers.map(|(seed, _)| secret(*seed).public()))
+            .map(|account| Grant { account, amount: MicroCredits::new(10_000_000_000) })
             .collect();
         grants.sort();
         let count = validators.len() as u64;
@@ -260,11 +271,10 @@ impl World {
         let config = Config {
             genesis: self.genesis.clone(),
             peer: peer(at),
-            validator: (node.part == Part::Validator).then(|| secret(node.seed)),
+            validator: node.part.has_consensus_key().then(|| secret(node.seed)),
             account: account(node.seed),
             roles: RoleConfig {
-                judge: (node.part == Part::Validator)
-                    .then_some(JudgeConfig { blob_bytes_max: 1 << 30 }),
+                judge: (node.part == Part::Validator).then_some(JudgeConfig { blob_bytes_max: 1 << 30 }),
                 miner: (node.part == Part::Miner).then_some(miner),
             },
             role_secret: RoleSecret::new([node.seed; 32]),
@@ -389,7 +399,7 @@ impl World {
     fn publish(&mut self, from: usize, topic: Topic, bytes: &[u8]) {
         for to in 0..self.nodes.len() {
             let hears = match topic {
-                Topic::Consensus | Topic::Bodies => self.nodes[to].part == Part::Validator,
+                Topic::Consensus | Topic::Bodies => self.nodes[to].part.has_consensus_key(),
                 Topic::Tasks | Topic::Checkpoints | Topic::Transactions | Topic::Blocks => true,
             };
             if to == from || !hears || self.nodes[to].machine.is_none() {
@@ -534,7 +544,10 @@ impl World {
     }
 
     pub(crate) fn sign(&self, from: u8, nonce: u64, action: Action) -> VerifiedTransaction {
-        let key = account(from);
+        self.sign_with(&account(from), nonce, action)
+    }
+
+    pub(crate) fn sign_with(&self, key: &SecretKey, nonce: u64, action: Action) -> VerifiedTransaction {
         Transaction {
             version: Transaction::VERSION,
             genesis: self.genesis.hash(),
