@@ -131,7 +131,7 @@ impl Consensus {
 
     /// Feeds an input unless the height is decided: what comes after is of no use to the core.
     fn live(&mut self, input: Input<Context>) {
-        if !self.around.decided {
+        if !self.around.decided && !self.halted {
             self.around.queue.push_back(input);
             self.pump();
         }
@@ -188,6 +188,9 @@ impl Consensus {
     }
 
     fn end_replay(&mut self) {
+        if self.halted {
+            return;
+        }
         if let Some(state) = &mut self.state {
             state.reset_entries_index();
         }
