@@ -22,6 +22,7 @@ mod agreement;
 mod announce;
 mod chain;
 mod config;
+mod duties;
 pub mod event;
 mod gossip;
 pub mod io;

@@ -20,9 +20,9 @@ use crate::config::{Config, MachineError, Recovered};
 use crate::event::Event;
 use crate::io::{Commit, Effect, Input, TimerId};
 use crate::mempool::Mempool;
-use crate::outbox::{Outbox, Purpose};
+use crate::outbox::Outbox;
 use crate::pull::Pull;
-use crate::roles::{RoleAction, RoleInput, RoleKeys, Roles, View};
+use crate::roles::{RoleInput, RoleKeys, Roles};
 use crate::status::Status;
 use crate::sync::{SYNC_MS, Sync};
 use crate::timers::Timer;
@@ -60,8 +60,8 @@ pub struct Machine<S> {
     pub(crate) pull: Pull,
     pub(crate) validator: Option<Signer>,
     pub(crate) account: Signer,
-    roles: Roles,
-    roles_started: bool,
+    pub(crate) roles: Roles,
+    pub(crate) roles_started: bool,
     pub(crate) committing: Option<Committing>,
     deferred: VecDeque<Input>,
     timers: BTreeSet<TimerId>,
@@ -310,49 +310,6 @@ impl<S: StateRead> Machine<S> {
         self.forget_old_sayings();
         self.judge_held_bodies()?;
         self.fetch_blocks();
-        Ok(())
-    }
-
-    /// Lets the roles look at the state, when it is the newest there is.
-    fn wake_roles(&mut self) -> Result<(), MachineError> {
-        if self.is_syncing() {
-            return Ok(());
-        }
-        let mut actions = Vec::new();
-        let view = View {
-            height: self.chain.tip.height,
-            genesis: self.chain.verifier.genesis(),
-            state: &self.state,
-        };
-        if self.roles_started {
-            self.roles.on_block(&view, &mut actions)?;
-        } else {
-            self.roles_started = true;
-            self.roles.on_start(&view, &mut actions)?;
-        }
-        self.act(actions)
-    }
-
-    fn tell_roles(&mut self, input: RoleInput) -> Result<(), MachineError> {
-        let mut actions = Vec::new();
-        let view = View {
-            height: self.chain.tip.height,
-            genesis: self.chain.verifier.genesis(),
-            state: &self.state,
-        };
-        self.roles.on_input(&view, input, &mut actions)?;
-        self.act(actions)
-    }
-
-    fn act(&mut self, actions: Vec<RoleAction>) -> Result<(), MachineError> {
-        for action in actions {
-            match action {
-                RoleAction::Effect(effect) => self.out.push(effect),
-                RoleAction::Submit { from, key, action } => {
-                    self.submit_own(Purpose::Duty(key), from, *action)?;
-                }
-            }
-        }
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 
 mod agree;
 mod crash;
+mod judge;
 mod junk;
 mod market;
 mod sync;
