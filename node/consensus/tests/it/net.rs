@@ -161,7 +161,8 @@ impl Net {
                 if *left == 0 {
                     self.nodes[at].crash_after = None;
                     self.kill(at);
-                    self.at(300, Due::Restart(at));
+                    let back = 1 + self.random(300);
+                    self.at(back, Due::Restart(at));
                     return;
                 }
                 *left -= 1;

@@ -11,13 +11,13 @@ use tiltyard_ledger::{ReadError, StateRead};
 use tiltyard_machine::io::{Effect, Input, Job, JobId, JobOutcome, MessageToken, TimerId};
 use tiltyard_machine::roles::{JudgeConfig, MinerConfig, RoleConfig, RoleSecret};
 use tiltyard_machine::{Config, Event, Machine, MempoolLimits, Recovered};
-use tiltyard_proto::block::DecidedBlock;
+use tiltyard_proto::block::{Block, DecidedBlock};
 use tiltyard_proto::codec;
 use tiltyard_proto::genesis::{Genesis, GenesisValidator, Grant, Params};
 use tiltyard_proto::ids::BlockHash;
 use tiltyard_proto::limits::{BLOCK_BYTES_HARD_MAX, BODY_FRAME_EXTRA_BYTES, FRAME_BYTES_MAX};
 use tiltyard_proto::transaction::{Action, SignedTransaction, Transaction, VerifiedTransaction};
-use tiltyard_proto::units::{Blocks, Height, MicroCredits, Nonce, Stake, UnixMillis};
+use tiltyard_proto::units::{Blocks, Height, MicroCredits, Nonce, Round, Stake, UnixMillis};
 use tiltyard_proto::wire::{
     Acceptance, BlockFrame, BodyFrame, ConsensusFrame, GossipMessage, Peer, SyncRequest, SyncResponse, Topic,
     TransactionFrame,
@@ -120,6 +120,8 @@ pub(crate) struct World {
     pub(crate) restart_after_ms: u64,
     /// Peers that answer requests for blocks with nonsense.
     pub(crate) liars: BTreeSet<usize>,
+    /// What each proposer offered, ever: one block for a height and round, restarts or not.
+    offered: BTreeMap<(PublicKey, Height, Round), BlockHash>,
     /// Scores that each miner's checkpoint gets, by seed; the base gets 3 nats.
     pub(crate) skill: BTreeMap<u8, u32>,
 }
@@ -197,6 +199,7 @@ impl World {
             token: 0,
             restart_after_ms: 500,
             liars: BTreeSet::new(),
+            offered: BTreeMap::new(),
             skill: BTreeMap::new(),
         };
         for (seed, part) in seeds.iter().zip(parts) {
@@ -397,6 +400,12 @@ impl World {
     }
 
     fn publish(&mut self, from: usize, topic: Topic, bytes: &[u8]) {
+        if let GossipMessage::Body(frame) = decode(topic, bytes) {
+            let block = Block::decode(&frame.block, BLOCK_BYTES_HARD_MAX).unwrap();
+            let slot = (frame.sender, block.header.height, frame.round);
+            let before = *self.offered.entry(slot).or_insert(block.hash());
+            assert_eq!(before, block.hash(), "node {from} offers two blocks in {slot:?}");
+        }
         for to in 0..self.nodes.len() {
             let hears = match topic {
                 Topic::Consensus | Topic::Bodies => self.nodes[to].part.has_consensus_key(),
