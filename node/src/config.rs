@@ -223,8 +223,8 @@ pub(crate) enum ConfigError {
 impl Config {
     /// Reads and checks the file.
     pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Self::parse(path, &text)
     }
 
@@ -239,13 +239,43 @@ impl Config {
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let counts = |value: usize| value.to_string();
         let rules: [(&'static str, String, bool, &'static str); 7] = [
-            ("network.listen", counts(self.network.listen.len()), !self.network.listen.is_empty(), "name at least one address"),
-            ("network.bootstrap", counts(self.network.bootstrap.len()), self.network.bootstrap.len() <= 64, "name at most 64"),
-            ("jobs.train_max", counts(self.jobs.train_max), (1..=64).contains(&self.jobs.train_max), "use 1 to 64"),
-            ("jobs.evaluate_max", counts(self.jobs.evaluate_max), (1..=64).contains(&self.jobs.evaluate_max), "use 1 to 64"),
-            ("jobs.memory_mb_max", self.jobs.memory_mb_max.to_string(), self.jobs.memory_mb_max >= 256, "use at least 256"),
+            (
+                "network.listen",
+                counts(self.network.listen.len()),
+                !self.network.listen.is_empty(),
+                "name at least one address",
+            ),
+            (
+                "network.bootstrap",
+                counts(self.network.bootstrap.len()),
+                self.network.bootstrap.len() <= 64,
+                "name at most 64",
+            ),
+            (
+                "jobs.train_max",
+                counts(self.jobs.train_max),
+                (1..=64).contains(&self.jobs.train_max),
+                "use 1 to 64",
+            ),
+            (
+                "jobs.evaluate_max",
+                counts(self.jobs.evaluate_max),
+                (1..=64).contains(&self.jobs.evaluate_max),
+                "use 1 to 64",
+            ),
+            (
+                "jobs.memory_mb_max",
+                self.jobs.memory_mb_max.to_string(),
+                self.jobs.memory_mb_max >= 256,
+                "use at least 256",
+            ),
             ("miner.tokens", self.miner.tokens.to_string(), self.miner.tokens >= 1_000, "use at least 1000"),
-            ("miner.checkpoint_steps", self.miner.checkpoint_steps.to_string(), self.miner.checkpoint_steps >= 1, "use at least 1"),
+            (
+                "miner.checkpoint_steps",
+                self.miner.checkpoint_steps.to_string(),
+                self.miner.checkpoint_steps >= 1,
+                "use at least 1",
+            ),
         ];
         for (key, value, holds, remedy) in rules {
             if !holds {

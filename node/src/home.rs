@@ -137,9 +137,7 @@ impl Home {
         match file.try_lock() {
             Ok(()) => Ok(RunLock { _file: file }),
             Err(fs::TryLockError::WouldBlock) => Err(HomeError::Locked { path }),
-            Err(fs::TryLockError::Error(source)) => {
-                Err(HomeError::Io { action: "lock", path, source })
-            }
+            Err(fs::TryLockError::Error(source)) => Err(HomeError::Io { action: "lock", path, source }),
         }
     }
 
@@ -162,11 +160,7 @@ pub(crate) struct RunLock {
 
 /// Makes a folder for the owner alone; one that is there stays as it is.
 pub(crate) fn make_dir(path: &Path) -> Result<(), HomeError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(HomeError::io("make", path))
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(HomeError::io("make", path))
 }
 
 /// Writes a new file for the owner alone, durably; refuses one that is there.
@@ -209,10 +203,8 @@ fn secret_hex(path: &Path) -> Result<[u8; 32], HomeError> {
     }
     let text = read_bounded(path, 256)?;
     let mut out = [0u8; 32];
-    hex::decode_to_slice(text.trim_ascii(), &mut out).map_err(|_| HomeError::Malformed {
-        path: path.to_owned(),
-        fact: "not 64 hex digits",
-    })?;
+    hex::decode_to_slice(text.trim_ascii(), &mut out)
+        .map_err(|_| HomeError::Malformed { path: path.to_owned(), fact: "not 64 hex digits" })?;
     Ok(out)
 }
 

@@ -71,9 +71,7 @@ pub(crate) fn read(path: &Path, password: &PasswordSource) -> Result<SecretKey, 
     let keystore = parse(path)?;
     let wrap = |source| KeyFileError::Keystore { path: path.to_owned(), source };
     match keystore.open(None) {
-        Err(KeystoreError::PasswordNeeded { .. }) => {
-            keystore.open(Some(&password.get()?)).map_err(wrap)
-        }
+        Err(KeystoreError::PasswordNeeded { .. }) => keystore.open(Some(&password.get()?)).map_err(wrap),
         other => other.map_err(wrap),
     }
 }

@@ -4,7 +4,10 @@ use super::Role;
 
 /// Returns the file for a new node.
 pub(crate) fn template(role: Role) -> String {
-    format!("# What this node does: \"miner\", \"validator\" or \"observer\" (a requester's node is an observer).\nrole = \"{}\"\n{REST}", role.word())
+    format!(
+        "# What this node does: \"miner\", \"validator\" or \"observer\" (a requester's node is an observer).\nrole = \"{}\"\n{REST}",
+        role.word()
+    )
 }
 
 const REST: &str = r#"

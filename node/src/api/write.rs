@@ -1,0 +1,161 @@
+//! What the owner of the folder may ask of its node, and the blobs that it keeps.
+
+use std::path::{Path as FilePath, PathBuf};
+
+use axum::Json;
+use axum::extract::{Path, State};
+use tiltyard_machine::Input;
+use tiltyard_machine::io::Audience;
+use tiltyard_proto::ids::{BlobRoot, SealKey};
+use tiltyard_proto::keys::Verifier;
+use tiltyard_proto::manifest::{BlobKind, BlobRef, Manifest};
+use tiltyard_proto::seal;
+use tiltyard_proto::transaction::SignedTransaction;
+use tiltyard_store::blob::Source;
+
+use super::{App, Refusal, model};
+
+pub(super) async fn transaction(
+    State(app): State<App>,
+    Json(request): Json<model::SubmitRequest>,
+) -> Result<Json<model::Submitted>, Refusal> {
+    let bytes = hex::decode(&request.bytes)
+        .map_err(|_| Refusal::malformed("bytes is the hex of a signed transaction"))?;
+    let signed = SignedTransaction::decode(&bytes).map_err(Refusal::malformed)?;
+    let verified = signed.verify(&Verifier::new(app.genesis.hash())).map_err(Refusal::refused)?;
+    let id = verified.id();
+    let checked = verified.clone();
+    app.read(move |app| {
+        let view = app.reader.view();
+        let (genesis, height) = (app.genesis.hash(), view.height());
+        tiltyard_ledger::check(&view, genesis, height, &checked)
+            .map_err(Refusal::broken)?
+            .map_err(Refusal::refused)
+    })
+    .await?;
+    app.shared.handed_in(id);
+    app.brain.tell(Input::Submit(Box::new(verified))).await.map_err(Refusal::unavailable)?;
+    Ok(Json(model::Submitted { id: id.to_string() }))
+}
+
+pub(super) async fn keep_key(
+    State(app): State<App>,
+    Json(request): Json<model::KeepKeyRequest>,
+) -> Result<Json<serde_json::Value>, Refusal> {
+    let ciphertext: BlobRoot = request.ciphertext.parse().map_err(Refusal::malformed)?;
+    let key: SealKey = request.key.parse().map_err(Refusal::malformed)?;
+    app.brain.keep_key(ciphertext, key).await.map_err(Refusal::unavailable)?;
+    Ok(Json(serde_json::json!({ "kept": ciphertext })))
+}
+
+pub(super) async fn add_blob(
+    State(app): State<App>,
+    Json(request): Json<model::AddBlobRequest>,
+) -> Result<Json<model::Blob>, Refusal> {
+    app.read(move |app| {
+        let path = PathBuf::from(&request.path);
+        if !path.is_absolute() {
+            return Err(Refusal::malformed("path must be absolute"));
+        }
+        let (kind, files) = files(&request.kind, &path)?;
+        let source = Source { kind, base: None, recipe: None, files: &files };
+        let manifest = app.blobs.insert(&source).map_err(Refusal::refused)?;
+        let root = manifest.root();
+        // What the owner adds is for the market; checkpoints never come this way.
+        app.audiences.set(root, Audience::Public);
+        Ok(Json(describe(app, root)?))
+    })
+    .await
+}
+
+fn files(kind: &str, path: &FilePath) -> Result<(BlobKind, Vec<(String, PathBuf)>), Refusal> {
+    let in_folder = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), path.join(name))).collect();
+    Ok(match kind {
+        "base" => (BlobKind::Base, in_folder(&["config.json", "model.safetensors", "tokenizer.json"])),
+        "dataset" => (BlobKind::Dataset, vec![("train.jsonl".to_owned(), path.to_owned())]),
+        "evaluation" => (BlobKind::Evaluation, vec![(seal::FILE_NAME.to_owned(), path.to_owned())]),
+        other => {
+            return Err(Refusal::malformed(format!(
+                "kind {other:?} is unknown; use base, dataset or evaluation"
+            )));
+        }
+    })
+}
+
+/// Fetches a blob for the owner: a winner's checkpoint, usually.
+pub(super) async fn fetch(
+    State(app): State<App>,
+    Json(request): Json<model::FetchRequest>,
+) -> Result<Json<model::Blob>, Refusal> {
+    let root: BlobRoot = request.root.parse().map_err(Refusal::malformed)?;
+    if !app.blobs.has(&root) {
+        let blob = BlobRef { root, bytes: request.bytes };
+        app.shared.set_fetch_state(root, crate::runtime::FetchState::default());
+        app.net.fetch(blob, None).map_err(Refusal::unavailable)?;
+    }
+    app.read(move |app| Ok(Json(describe(app, root)?))).await
+}
+
+pub(super) async fn blobs(State(app): State<App>) -> Result<Json<model::Blobs>, Refusal> {
+    app.read(|app| {
+        let mut list = Vec::new();
+        for info in app.blobs.list() {
+            list.push(describe(app, info.root)?);
+        }
+        Ok(Json(model::Blobs { blobs: list, used_bytes: app.blobs.used_bytes() }))
+    })
+    .await
+}
+
+pub(super) async fn blob(
+    State(app): State<App>,
+    Path(root): Path<BlobRoot>,
+) -> Result<Json<model::Blob>, Refusal> {
+    app.read(move |app| Ok(Json(describe(app, root)?))).await
+}
+
+fn describe(app: &App, root: BlobRoot) -> Result<model::Blob, Refusal> {
+    let found = app.blobs.manifest(&root).map_err(Refusal::broken)?;
+    let Some(manifest) = found else {
+        let fetching = app.shared.fetch_state(&root).unwrap_or_default();
+        return Ok(model::Blob {
+            root: root.to_string(),
+            kind: None,
+            bytes: fetching.bytes,
+            held: false,
+            fault: fetching.fault,
+            files: Vec::new(),
+        });
+    };
+    Ok(model::Blob {
+        root: root.to_string(),
+        kind: Some(kind_word(manifest.kind).to_owned()),
+        bytes: manifest.total_bytes().unwrap_or(u64::MAX),
+        held: true,
+        fault: None,
+        files: paths(app, root, &manifest)?,
+    })
+}
+
+fn paths(app: &App, root: BlobRoot, manifest: &Manifest) -> Result<Vec<model::BlobFile>, Refusal> {
+    let mut list = Vec::new();
+    for file in &manifest.files {
+        let path = app.blobs.path(&root, &file.name).map_err(Refusal::broken)?;
+        let path = path.map(|path| std::path::absolute(&path).unwrap_or(path));
+        list.push(model::BlobFile {
+            name: file.name.clone(),
+            path: path.map(|path| path.display().to_string()).unwrap_or_default(),
+        });
+    }
+    Ok(list)
+}
+
+const fn kind_word(kind: BlobKind) -> &'static str {
+    match kind {
+        BlobKind::Base => "base",
+        BlobKind::Dataset => "dataset",
+        BlobKind::Evaluation => "evaluation",
+        BlobKind::Adapter => "adapter",
+        BlobKind::Model => "model",
+    }
+}

@@ -1,0 +1,67 @@
+//! Examples that `--help` shows.
+
+pub(super) const ROOT: &str = "Exit codes: 0 done · 1 refused or false · 2 wrong usage · 3 the surroundings fail (files, network, a node that is down)
+
+Examples:
+  tiltyard init --role miner --genesis genesis.cbor
+  tiltyard run
+  tiltyard status
+  tiltyard task list --json";
+
+pub(super) const INIT: &str = "Examples:
+  tiltyard init --role miner --genesis genesis.cbor
+  tiltyard init --dir ./validator-0 --role validator --unencrypted --address /ip4/127.0.0.1/tcp/26900";
+
+pub(super) const GENESIS: &str = "Examples:
+  tiltyard genesis new --name home --validator v0/public.json:10000 --validator v1/public.json:10000 \\
+      --grant 5f0c…=500 --params params.toml --out genesis.cbor
+  tiltyard genesis show genesis.cbor
+  tiltyard genesis hash genesis.cbor";
+
+pub(super) const RUN: &str = "Examples:
+  tiltyard run
+  tiltyard run --dir ./validator-0 --role validator
+  TILTYARD_PASSWORD=… tiltyard run --log-json --log info,tiltyard_net=debug";
+
+pub(super) const STATUS: &str = "Examples:
+  tiltyard status
+  tiltyard status --url http://127.0.0.1:26980 --json";
+
+pub(super) const PEERS: &str = "Examples:
+  tiltyard peers
+  tiltyard peers --dir ./validator-0 --json";
+
+pub(super) const TASK: &str = "Examples:
+  tiltyard task check --base ./base --train train.jsonl --eval eval.jsonl
+  tiltyard task post --title faq --kind instruction --base ./base --train train.jsonl --eval eval.jsonl \\
+      --pot 100 --bond 5 --min-gain 2 --windows 10m,6h,10m,10m,10m,1h,10m
+  tiltyard task watch 1f3a…
+  tiltyard task fetch 1f3a… --out ./winner";
+
+pub(super) const WHY: &str = "Examples:
+  tiltyard why 1f3a…
+  tiltyard why 1f3a… 9c07…";
+
+pub(super) const WALLET: &str = "Examples:
+  tiltyard wallet show
+  tiltyard wallet transfer 9c07… 12.5
+  tiltyard wallet export --out account.backup
+  tiltyard wallet import account.backup";
+
+pub(super) const VALIDATOR: &str = "Examples:
+  tiltyard validator bond 1000
+  tiltyard validator unbond 500
+  tiltyard validator unjail";
+
+pub(super) const BLOB: &str = "Examples:
+  tiltyard blob add --kind base ./base
+  tiltyard blob list --json";
+
+pub(super) const LIGHT: &str = "Examples:
+  tiltyard light --url http://127.0.0.1:26980 --genesis-hash 8d1e…
+  tiltyard light --url http://a:26980 --witness http://b:26980 --genesis-hash 8d1e… --account 9c07…
+  tiltyard light --url http://a:26980 --genesis-hash 8d1e… --receipt winner.receipt --json";
+
+pub(super) const RECEIPT: &str = "Examples:
+  tiltyard receipt get 1f3a… 9c07… --out winner.receipt
+  tiltyard receipt verify winner.receipt --genesis genesis.cbor --json";

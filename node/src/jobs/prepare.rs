@@ -1,0 +1,205 @@
+//! Lays out a job's folder: inputs verified, `job.json` written.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use tiltyard_machine::io::{Job, JobOutcome};
+use tiltyard_proto::ids::{BlobRoot, SealKey};
+use tiltyard_proto::manifest::{BlobKind, BlobRef};
+use tiltyard_proto::score::{Fault, Row};
+use tiltyard_proto::seal;
+use tiltyard_proto::task::TaskSpec;
+use tiltyard_store::blob::BlobStore;
+use tiltyard_train::job::spec::{CheckSpec, EvalSpec, EvaluationSource, JobSpec, Limits, Subject, TrainSpec};
+
+use super::child::Work;
+use super::{JobSettings, RunnerError};
+use crate::home;
+
+/// Files that a child may write beyond the checkpoint it makes.
+const FILE_BYTES_EXTRA: u64 = 64 << 20;
+/// Training keeps optimizer state of up to three times the weights in one file.
+const FILE_BYTES_FACTOR: u64 = 4;
+
+/// What preparing a job came to.
+#[derive(Debug)]
+pub(super) enum Prepared {
+    /// The folder is ready for a process.
+    Ready(Work),
+    /// The outcome is clear without one.
+    Settled(Box<JobOutcome>),
+}
+
+/// Prepares jobs; remembers which blobs it has verified.
+#[derive(Debug)]
+pub(super) struct Preparer {
+    blobs: BlobStore,
+    settings: JobSettings,
+    verified: Mutex<BTreeSet<BlobRoot>>,
+}
+
+impl Preparer {
+    pub(super) fn new(blobs: BlobStore, settings: JobSettings) -> Self {
+        Self { blobs, settings, verified: Mutex::default() }
+    }
+
+    /// Verifies the inputs and writes the folder. Blocks: reads every byte of inputs not verified before.
+    pub(super) fn prepare(&self, job: &Job, folder: &Path) -> Result<Prepared, RunnerError> {
+        home::make_dir(folder).map_err(|error| RunnerError::Io {
+            action: "make",
+            path: folder.to_owned(),
+            source: std::io::Error::other(error),
+        })?;
+        for flag in ["stop", "finish"] {
+            let path = folder.join(flag);
+            match fs::remove_file(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(RunnerError::Io { action: "remove", path, source }),
+            }
+        }
+        match job {
+            Job::Check { spec, .. } => self.check(spec, folder),
+            Job::Train { task, spec, miner } => {
+                let train = TrainSpec {
+                    task: *task,
+                    miner: *miner,
+                    kind: spec.kind.clone(),
+                    base: self.input(&spec.base)?,
+                    training: self.input(&spec.training)?,
+                    strategy: self.settings.strategy.clone(),
+                    budget_tokens: self.settings.tokens,
+                    checkpoint_bytes_max: spec.checkpoint_bytes_max,
+                    save_every_steps: u64::from(self.settings.checkpoint_steps),
+                    workers: 1,
+                    limits: self.limits(spec, self.settings.train_cpu_s_max),
+                };
+                JobSpec::Train(train).write(folder)?;
+                Ok(Prepared::Ready(Work::Train))
+            }
+            Job::Evaluate { spec, key, subject, .. } => self.evaluate(spec, key, subject.as_ref(), folder),
+        }
+    }
+
+    fn check(&self, spec: &TaskSpec, folder: &Path) -> Result<Prepared, RunnerError> {
+        let sealed = &spec.evaluation;
+        let expected = seal::sealed_bytes(sealed.plaintext_bytes);
+        if sealed.ciphertext.bytes != expected {
+            let fact = format!(
+                "the sealed set has {} bytes, {} bytes of examples need {expected}",
+                sealed.ciphertext.bytes, sealed.plaintext_bytes
+            );
+            return Ok(Prepared::Settled(Box::new(JobOutcome::Refused { fact })));
+        }
+        let evaluation = self.input(&sealed.ciphertext)?;
+        if !evaluation.join(seal::FILE_NAME).is_file() {
+            let fact = format!("the sealed set has no file {}", seal::FILE_NAME);
+            return Ok(Prepared::Settled(Box::new(JobOutcome::Refused { fact })));
+        }
+        let check = CheckSpec {
+            kind: spec.kind.clone(),
+            base: self.input(&spec.base)?,
+            training: self.input(&spec.training)?,
+            evaluation: None,
+            examples: sealed.examples,
+            plaintext_bytes: sealed.plaintext_bytes,
+            limits: self.limits(spec, self.settings.evaluate_cpu_s_max),
+        };
+        JobSpec::Check(check).write(folder)?;
+        Ok(Prepared::Ready(Work::Check))
+    }
+
+    fn evaluate(
+        &self,
+        spec: &TaskSpec,
+        key: &SealKey,
+        subject: Option<&BlobRoot>,
+        folder: &Path,
+    ) -> Result<Prepared, RunnerError> {
+        let subject = match subject {
+            None => Subject::Base,
+            Some(root) => match self.subject(spec, root)? {
+                Ok(subject) => subject,
+                Err(fault) => {
+                    let row = Row::Fault(fault);
+                    return Ok(Prepared::Settled(Box::new(JobOutcome::Evaluated { row })));
+                }
+            },
+        };
+        let evaluation = EvaluationSource::Sealed {
+            path: self.input(&spec.evaluation.ciphertext)?.join(seal::FILE_NAME),
+            key: *key,
+        };
+        let eval = EvalSpec {
+            kind: spec.kind.clone(),
+            base: self.input(&spec.base)?,
+            evaluation,
+            examples: spec.evaluation.examples,
+            plaintext_bytes: spec.evaluation.plaintext_bytes,
+            subject,
+            checkpoint_bytes_max: spec.checkpoint_bytes_max,
+            workers: 1,
+            limits: self.limits(spec, self.settings.evaluate_cpu_s_max),
+        };
+        JobSpec::Eval(eval).write(folder)?;
+        Ok(Prepared::Ready(Work::Evaluate))
+    }
+
+    /// Finds an entrant's checkpoint, or the fault that its manifest alone shows.
+    fn subject(&self, spec: &TaskSpec, root: &BlobRoot) -> Result<Result<Subject, Fault>, RunnerError> {
+        let manifest =
+            self.blobs.manifest(root)?.ok_or_else(|| RunnerError::Missing { root: root.to_string() })?;
+        let weights = match manifest.kind {
+            BlobKind::Adapter => "adapter_model.safetensors",
+            BlobKind::Model => "model.safetensors",
+            BlobKind::Base | BlobKind::Dataset | BlobKind::Evaluation => return Ok(Err(Fault::Malformed)),
+        };
+        if manifest.base != Some(spec.base.root) {
+            return Ok(Err(Fault::WrongBase));
+        }
+        if manifest.total_bytes().is_ok_and(|bytes| bytes > spec.checkpoint_bytes_max) {
+            return Ok(Err(Fault::OverLimits));
+        }
+        if manifest.file(weights).is_none() {
+            return Ok(Err(Fault::Malformed));
+        }
+        let folder = self.folder(root)?;
+        Ok(Ok(match manifest.kind {
+            BlobKind::Adapter => Subject::Adapter(folder),
+            BlobKind::Base | BlobKind::Dataset | BlobKind::Evaluation | BlobKind::Model => {
+                Subject::Model(folder)
+            }
+        }))
+    }
+
+    fn input(&self, blob: &BlobRef) -> Result<PathBuf, RunnerError> {
+        self.folder(&blob.root)
+    }
+
+    /// Returns the folder of a blob whose bytes were verified by this process.
+    fn folder(&self, root: &BlobRoot) -> Result<PathBuf, RunnerError> {
+        let missing = || RunnerError::Missing { root: root.to_string() };
+        let known = self.verified.lock().unwrap_or_else(PoisonError::into_inner).contains(root);
+        let manifest = if known {
+            self.blobs.manifest(root)?.ok_or_else(missing)?
+        } else {
+            let manifest = self.blobs.verify(root)?;
+            self.verified.lock().unwrap_or_else(PoisonError::into_inner).insert(*root);
+            manifest
+        };
+        let first = manifest.files.first().ok_or_else(missing)?;
+        let path = self.blobs.path(root, &first.name)?.ok_or_else(missing)?;
+        path.parent().map(Path::to_owned).ok_or_else(missing)
+    }
+
+    fn limits(&self, spec: &TaskSpec, cpu_s_max: u64) -> Limits {
+        let largest = spec.checkpoint_bytes_max.max(spec.base.bytes);
+        Limits {
+            memory_bytes_max: Some(self.settings.memory_bytes_max),
+            file_bytes_max: Some(largest.saturating_mul(FILE_BYTES_FACTOR).saturating_add(FILE_BYTES_EXTRA)),
+            cpu_seconds_max: Some(cpu_s_max),
+        }
+    }
+}

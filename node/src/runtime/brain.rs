@@ -1,0 +1,196 @@
+//! The machine's thread: one input at a time, effects in order, nothing else touches machine or store.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use tiltyard_keys::PublicKey;
+use tiltyard_machine::{Input, Machine, Now};
+use tiltyard_net::NetHandle;
+use tiltyard_proto::ids::{BlobRoot, SealKey};
+use tiltyard_proto::units::Nonce;
+use tiltyard_proto::wire::Peer;
+use tiltyard_store::blob::BlobStore;
+use tiltyard_store::{Store, StoreReader};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use super::timers::Timers;
+use super::{Audiences, RunError, Shared};
+use crate::clock::{self, Monotonic};
+use crate::jobs::JobHandle;
+
+/// How often the shared status is made anew at most.
+const STATUS_EVERY: Duration = Duration::from_millis(100);
+
+/// Something for the machine's thread.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// An input.
+    Input(Box<Input>),
+    /// A requester's key; answered when it is durable.
+    KeepKey { ciphertext: BlobRoot, key: SealKey, kept: oneshot::Sender<()> },
+    /// Asks for the nonce of an account's next transaction.
+    NextNonce { account: PublicKey, answer: oneshot::Sender<Nonce> },
+}
+
+/// The machine's thread has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the node is stopping; try again when it runs")]
+pub(crate) struct Stopped;
+
+/// Talks to the machine's thread. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct BrainHandle {
+    orders: mpsc::Sender<Order>,
+}
+
+impl BrainHandle {
+    pub(super) fn new(orders: mpsc::Sender<Order>) -> Self {
+        Self { orders }
+    }
+
+    /// Hands an input over; waits while the queue is full.
+    pub(crate) async fn tell(&self, input: Input) -> Result<(), Stopped> {
+        self.orders.send(Order::Input(Box::new(input))).await.map_err(|_| Stopped)
+    }
+
+    /// Hands a key over and waits until it is durable.
+    pub(crate) async fn keep_key(&self, ciphertext: BlobRoot, key: SealKey) -> Result<(), Stopped> {
+        let (kept, answer) = oneshot::channel();
+        self.orders.send(Order::KeepKey { ciphertext, key, kept }).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Asks for the nonce of an account's next transaction, those that wait counted.
+    pub(crate) async fn next_nonce(&self, account: PublicKey) -> Result<Nonce, Stopped> {
+        let (answer, nonce) = oneshot::channel();
+        self.orders.send(Order::NextNonce { account, answer }).await.map_err(|_| Stopped)?;
+        nonce.await.map_err(|_| Stopped)
+    }
+}
+
+/// Everything that the thread owns or reaches.
+#[derive(Debug)]
+pub(super) struct Brain {
+    pub(super) machine: Machine<StoreReader>,
+    pub(super) store: Store,
+    pub(super) net: NetHandle,
+    pub(super) jobs: JobHandle,
+    pub(super) blobs: BlobStore,
+    pub(super) audiences: Audiences,
+    pub(super) shared: std::sync::Arc<Shared>,
+    pub(super) clock: Monotonic,
+    pub(super) own_peer: Peer,
+    pub(super) dial_validators: bool,
+}
+
+/// What the shell keeps between steps.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    pub(super) timers: Timers,
+    /// Inputs that effects led to; taken before anything from outside.
+    pub(super) next: VecDeque<Input>,
+}
+
+/// Runs until `stop`, or until store or machine cannot go on.
+pub(super) fn run(
+    mut brain: Brain,
+    mut mailbox: mpsc::Receiver<Order>,
+    handle: &Handle,
+    stop: &CancellationToken,
+) -> Result<(), RunError> {
+    let outcome = brain.work(&mut mailbox, handle, stop);
+    if let Err(error) = &outcome {
+        error!(%error, "the machine cannot go on");
+    }
+    outcome
+}
+
+impl Brain {
+    fn now(&self) -> Now {
+        Now { mono_ms: self.clock.ms(), unix: clock::unix() }
+    }
+
+    fn work(
+        &mut self,
+        mailbox: &mut mpsc::Receiver<Order>,
+        handle: &Handle,
+        stop: &CancellationToken,
+    ) -> Result<(), RunError> {
+        let mut desk = Desk::default();
+        desk.next.push_back(Input::Start);
+        let mut shown = Instant::now();
+        loop {
+            while let Some(input) = desk.next.pop_front() {
+                self.step(input, &mut desk)?;
+            }
+            if let Some(id) = desk.timers.take_due(self.clock.ms()) {
+                self.step(Input::Timer(id), &mut desk)?;
+                continue;
+            }
+            if shown.elapsed() >= STATUS_EVERY {
+                shown = Instant::now();
+                self.shared.set_status(self.machine.status());
+            }
+            let due = desk.timers.next_ms().map(|at| self.clock.at(at));
+            match handle.block_on(wait(mailbox, due, stop)) {
+                Woken::Stop => return Ok(()),
+                Woken::Timer => {}
+                Woken::Order(order) => self.on_order(order, &mut desk)?,
+            }
+        }
+    }
+
+    fn on_order(&mut self, order: Order, desk: &mut Desk) -> Result<(), RunError> {
+        match order {
+            Order::Input(input) => self.step(*input, desk),
+            Order::KeepKey { ciphertext, key, kept } => {
+                self.step(Input::KeepKey { ciphertext, key }, desk)?;
+                // While a block is on its way to the disk the machine holds inputs back: finish that first.
+                while let Some(input) = desk.next.pop_front() {
+                    self.step(input, desk)?;
+                }
+                // Whoever asked may have gone; the key is kept all the same.
+                let _ = kept.send(());
+                Ok(())
+            }
+            Order::NextNonce { account, answer } => {
+                let nonce = self.machine.next_nonce(&account)?;
+                // Whoever asked may have gone.
+                let _ = answer.send(nonce);
+                Ok(())
+            }
+        }
+    }
+
+    fn step(&mut self, input: Input, desk: &mut Desk) -> Result<(), RunError> {
+        let effects = self.machine.step(self.now(), input)?;
+        for effect in effects {
+            self.carry_out(effect, desk)?;
+        }
+        Ok(())
+    }
+}
+
+enum Woken {
+    Stop,
+    Timer,
+    Order(Order),
+}
+
+async fn wait(mailbox: &mut mpsc::Receiver<Order>, due: Option<Instant>, stop: &CancellationToken) -> Woken {
+    let timer = async {
+        match due {
+            Some(at) => tokio::time::sleep_until(at.into()).await,
+            None => core::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Woken::Stop,
+        () = timer => Woken::Timer,
+        order = mailbox.recv() => order.map_or(Woken::Stop, Woken::Order),
+    }
+}
