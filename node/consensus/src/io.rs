@@ -109,7 +109,7 @@ pub enum ConsensusInput {
         /// Journal batches of this height from before a restart, oldest first.
         journal: Vec<Vec<u8>>,
     },
-    /// A message of another validator that [`Authenticator::check`] passed.
+    /// A message of another validator that [`crate::Authenticator::check`] passed.
     Message(ConsensusMessage),
     /// A proposed block was executed.
     Judged(Judged),

@@ -1,9 +1,10 @@
 //! Gathers transactions into frames: one signature check and one gossip message for many.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_bytes::ByteBuf;
 use tiltyard_proto::codec;
+use tiltyard_proto::ids::TransactionId;
 use tiltyard_proto::transaction::VerifiedTransaction;
 use tiltyard_proto::wire::{Topic, TransactionFrame};
 
@@ -20,11 +21,16 @@ const ITEM_BYTES: usize = 5;
 #[derive(Debug, Default)]
 pub(crate) struct Announcer {
     filling: BTreeMap<Topic, (usize, Vec<ByteBuf>)>,
+    /// Added since the last flush: several newcomers are served by one offer.
+    added: BTreeSet<TransactionId>,
 }
 
 impl Announcer {
     /// Adds a transaction; frames that are full leave at once.
     pub(crate) fn add(&mut self, transaction: &VerifiedTransaction, out: &mut Vec<Effect>) {
+        if !self.added.insert(transaction.id()) {
+            return;
+        }
         let topic = transaction.transaction().action.topic();
         let bytes = transaction.signed().encode();
         let length = bytes.len().saturating_add(ITEM_BYTES);
@@ -44,6 +50,7 @@ impl Announcer {
 
     /// Sends everything that waits.
     pub(crate) fn flush(&mut self, out: &mut Vec<Effect>) {
+        self.added.clear();
         for topic in Topic::ALL {
             self.send(topic, out);
         }
@@ -88,7 +95,9 @@ mod tests {
                 valid_until: Height::new(10),
                 action,
             };
-            announcer.add(&transaction.sign(&key.signer(genesis)), &mut out);
+            let transaction = transaction.sign(&key.signer(genesis));
+            announcer.add(&transaction, &mut out);
+            announcer.add(&transaction, &mut out);
         }
         announcer.flush(&mut out);
         assert!(announcer.is_empty());

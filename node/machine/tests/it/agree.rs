@@ -115,3 +115,21 @@ fn the_same_seed_gives_the_same_chain() {
     assert_eq!(run(77), run(77));
     assert_ne!(run(77), run(78));
 }
+
+#[test]
+fn a_height_costs_a_validator_four_writes_and_little_time() {
+    let mut world = World::validators(5, 4);
+    world.start_all();
+    world.run(10_000);
+    for (at, node) in world.nodes.iter().enumerate() {
+        let height = world.height(at);
+        // Body, prevote, precommit, block; one height may be on its way.
+        assert!(node.durable <= height * 4 + 4, "{} writes for {height} blocks", node.durable);
+        for event in &node.events {
+            if let Event::Decided { finality_ms, .. } = event {
+                // Three messages of at most 5 ms, where the proposer may start 5 ms before this node.
+                assert!(finality_ms.is_some_and(|ms| ms <= 25), "{event:?}");
+            }
+        }
+    }
+}

@@ -12,6 +12,9 @@ use tiltyard_proto::wire::{BodyFrame, ConsensusFrame, ConsensusMessage, GossipMe
 
 use crate::world::{EPOCH_MS, World, account, secret};
 
+/// Makes an honest block a wrong one.
+type Lie = fn(&mut Block);
+
 /// The key that the test itself plays.
 const LIAR: u8 = 4;
 
@@ -112,7 +115,7 @@ fn an_honest_block_is_decided_in_its_round() {
 
 #[test]
 fn a_block_with_any_wrong_field_is_refused_and_another_one_decided() {
-    let lies: [(&str, fn(&mut Block)); 12] = [
+    let lies: [(&str, Lie); 12] = [
         ("version", |block| block.header.version = 2),
         ("parent", |block| block.header.parent = BlockHash::from_bytes([1; 32])),
         ("time", |block| block.header.time = UnixMillis::new(1)),

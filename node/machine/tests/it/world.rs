@@ -83,6 +83,8 @@ pub(crate) struct Node {
     life: u64,
     timers: BTreeMap<TimerId, u64>,
     pub(crate) events: Vec<Event>,
+    /// Effects that wait for the disk.
+    pub(crate) durable: u64,
     /// Effects left before the next crash.
     pub(crate) crash_after: Option<u64>,
     pub(crate) stopped_signing: Option<String>,
@@ -213,6 +215,7 @@ impl World {
                 life: 0,
                 timers: BTreeMap::new(),
                 events: Vec::new(),
+                durable: 0,
                 crash_after: None,
                 stopped_signing: None,
                 penalties: Vec::new(),
@@ -335,6 +338,14 @@ impl World {
 
     fn carry_out(&mut self, at: usize, effect: Effect) {
         let disk = Rc::clone(&self.nodes[at].disk);
+        self.nodes[at].durable += u64::from(matches!(
+            effect,
+            Effect::SaveBody { .. }
+                | Effect::Journal(_)
+                | Effect::ResetJournal(_)
+                | Effect::Commit(_)
+                | Effect::SaveRole(_)
+        ));
         match effect {
             Effect::SaveBody { block, height, bytes } => {
                 disk.borrow_mut().bodies.insert(block, (height, bytes));
