@@ -67,13 +67,7 @@ impl Judge {
         };
     }
 
-    pub(crate) fn on_evaluated(
-        &mut self,
-        task: TaskId,
-        row: u32,
-        outcome: &JobOutcome,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(crate) fn on_evaluated(&mut self, task: TaskId, row: u32, outcome: &JobOutcome, turn: &mut Turn<'_>) {
         let case = self.cases.entry(task).or_default();
         match outcome {
             JobOutcome::Evaluated { row: found } => {
@@ -99,10 +93,7 @@ impl Judge {
         turn: &mut Turn<'_>,
     ) -> Result<(), ReadError> {
         let saved = || load_rows(turn.saved.get(&entry_key(ROWS, task.as_bytes())));
-        let case = self
-            .cases
-            .entry(*task)
-            .or_insert_with(|| Case { rows: saved(), ..Case::default() });
+        let case = self.cases.entry(*task).or_insert_with(|| Case { rows: saved(), ..Case::default() });
         if record.phase == Phase::Accepting {
             if record.accepted.binary_search(&self.key).is_err() && view.is_validator(&self.key)? {
                 accept(&self.config, case, task, record, turn);
@@ -183,7 +174,7 @@ impl Judge {
         };
         let spec = &record.spec;
         let inputs = [spec.base, spec.evaluation.ciphertext];
-        if !inputs.into_iter().fold(true, |all, blob| turn.want(blob, None) && all) {
+        if !turn.want_all(&inputs) {
             return Ok(());
         }
         let closing = view.height.plus(HELD_BEFORE_CLOSE) >= record.deadlines.score_commit;
@@ -216,9 +207,7 @@ impl Judge {
                 turn.effect(Effect::StartJob { id, job: Box::new(job) });
             }
         }
-        if case.rows.len() > record.entrants.len()
-            && view.judge(task, &self.key)?.committed.is_none()
-        {
+        if case.rows.len() > record.entrants.len() && view.judge(task, &self.key)?.committed.is_none() {
             let rows = row_bytes(&case.rows);
             let root = merkle::root(&rows);
             let salt = turn.keys.secret.salt(SALT_SCORES, task, root.as_bytes());
@@ -295,13 +284,7 @@ impl Judge {
     }
 }
 
-fn accept(
-    config: &JudgeConfig,
-    case: &mut Case,
-    task: &TaskId,
-    record: &TaskRecord,
-    turn: &mut Turn<'_>,
-) {
+fn accept(config: &JudgeConfig, case: &mut Case, task: &TaskId, record: &TaskRecord, turn: &mut Turn<'_>) {
     let spec = &record.spec;
     let inputs = [spec.base, spec.training, spec.evaluation.ciphertext];
     if inputs.iter().any(|blob| blob.bytes > config.blob_bytes_max) {
@@ -309,7 +292,7 @@ fn accept(
     }
     match case.check {
         Check::NotYet => {
-            if inputs.into_iter().fold(true, |all, blob| turn.want(blob, None) && all) {
+            if turn.want_all(&inputs) {
                 case.check = Check::Running;
                 let job = Job::Check { task: *task, spec: Box::new(spec.clone()) };
                 turn.effect(Effect::StartJob { id: JobId::Check(*task), job: Box::new(job) });
@@ -333,11 +316,7 @@ fn serve_inputs(case: &mut Case, record: &TaskRecord, turn: &mut Turn<'_>) {
     }
 }
 
-fn reveal_of(
-    view: &View<'_>,
-    task: &TaskId,
-    miner: &PublicKey,
-) -> Result<Option<Reveal>, ReadError> {
+fn reveal_of(view: &View<'_>, task: &TaskId, miner: &PublicKey) -> Result<Option<Reveal>, ReadError> {
     Ok(view.entrant(task, miner)?.and_then(|entrant| match entrant.stage {
         EntrantStage::Committed => None,
         EntrantStage::Revealed(reveal) | EntrantStage::Standing(reveal) => Some(reveal),

@@ -60,11 +60,7 @@ impl Miner {
         match outcome {
             JobOutcome::Trained { manifest, recipe, .. } => {
                 let trained = Trained { manifest: *manifest, recipe: *recipe };
-                turn.saved.put(
-                    entry_key(TRAINED, task.as_bytes()),
-                    codec::encode(&trained),
-                    turn.out,
-                );
+                turn.saved.put(entry_key(TRAINED, task.as_bytes()), codec::encode(&trained), turn.out);
             }
             JobOutcome::Failed { .. } | JobOutcome::Refused { .. } => {
                 let run = self.runs.entry(task).or_default();
@@ -131,7 +127,7 @@ impl Miner {
         if !worth || (!run.started && !room) {
             return Ok(());
         }
-        let here = [base, training].into_iter().fold(true, |all, blob| turn.want(blob, None) && all);
+        let here = turn.want_all(&[base, training]);
         let finish_at = view.height.plus(self.config.finish_before);
         if here && !run.started && run.failures < TRAINING_TRIES {
             run.started = true;
@@ -280,18 +276,12 @@ fn root_of(bytes: &[u8]) -> Option<BlobRoot> {
         .map(|trained| trained.manifest.root())
 }
 
-fn search_stamp(
-    run: &mut Run,
-    view: &View<'_>,
-    task: &TaskId,
-    miner: &tiltyard_keys::PublicKey,
-    bits: u8,
-) {
+fn search_stamp(run: &mut Run, view: &View<'_>, task: &TaskId, miner: &tiltyard_keys::PublicKey, bits: u8) {
     if run.stamp.is_some() {
         return;
     }
     let end = run.next_stamp.saturating_add(STAMPS_PER_STEP);
-    run.stamp = (run.next_stamp..end)
-        .find(|candidate| stamp::is_valid(&view.genesis, task, miner, *candidate, bits));
+    run.stamp =
+        (run.next_stamp..end).find(|candidate| stamp::is_valid(&view.genesis, task, miner, *candidate, bits));
     run.next_stamp = end;
 }

@@ -18,6 +18,7 @@ use tiltyard_keys::PublicKey;
 use tiltyard_ledger::ReadError;
 use tiltyard_proto::hash::derive;
 use tiltyard_proto::ids::{BlobRoot, Salt, SealKey, TaskId};
+use tiltyard_proto::manifest::{BlobRef, Manifest};
 use tiltyard_proto::transaction::Action;
 use tiltyard_proto::units::{Blocks, MicroCredits};
 
@@ -218,10 +219,6 @@ impl Blobs {
         false
     }
 
-    fn holds(&self, root: &BlobRoot) -> bool {
-        self.state.get(root).copied().unwrap_or(false)
-    }
-
     fn arrived(&mut self, root: BlobRoot, held: bool) {
         if held {
             self.state.insert(root, true);
@@ -362,20 +359,18 @@ impl Turn<'_> {
     }
 
     fn submit(&mut self, from: Who, task: TaskId, duty: Duty, action: Action) {
-        self.out.push(RoleAction::Submit {
-            from,
-            key: DutyKey { task, duty },
-            action: Box::new(action),
-        });
+        self.out.push(RoleAction::Submit { from, key: DutyKey { task, duty }, action: Box::new(action) });
     }
 
-    fn want(
-        &mut self,
-        blob: tiltyard_proto::manifest::BlobRef,
-        manifest: Option<tiltyard_proto::manifest::Manifest>,
-    ) -> bool {
+    fn want(&mut self, blob: BlobRef, manifest: Option<Manifest>) -> bool {
         let request = Effect::Fetch { blob, manifest: manifest.map(Box::new) };
         self.blobs.want(request, blob.root, self.out)
+    }
+
+    /// Asks for every one of `blobs` that is not here; says whether all are.
+    fn want_all(&mut self, blobs: &[BlobRef]) -> bool {
+        let missing = blobs.iter().filter(|blob| !self.want(**blob, None)).count();
+        missing == 0
     }
 }
 

@@ -21,7 +21,12 @@ pub(crate) struct Requester {
 
 /// Returns the sealed sets whose keys are kept.
 pub(crate) fn kept(saved: &Saved) -> Vec<BlobRoot> {
-    saved.with_prefix(KEY).into_iter().filter_map(|(key, _)| id_of(KEY, &key)).map(BlobRoot::from_bytes).collect()
+    saved
+        .with_prefix(KEY)
+        .into_iter()
+        .filter_map(|(key, _)| id_of(KEY, &key))
+        .map(BlobRoot::from_bytes)
+        .collect()
 }
 
 fn id_of(kind: &[u8], key: &[u8]) -> Option<[u8; 32]> {
@@ -54,11 +59,7 @@ impl Requester {
             }
         }
         // Remembered so that the key can be forgotten once the task is over, not before it was seen.
-        turn.saved.put(
-            entry_key(POSTED, task.as_bytes()),
-            ciphertext.as_bytes().to_vec(),
-            turn.out,
-        );
+        turn.saved.put(entry_key(POSTED, task.as_bytes()), ciphertext.as_bytes().to_vec(), turn.out);
         if record.phase == Phase::KeyOpening && record.key.is_none() {
             let action = Action::OpenKey { task: *task, key: SealKey::from_bytes(key) };
             turn.submit(Who::Account, *task, Duty::OpenKey, action);

@@ -46,11 +46,7 @@ impl View<'_> {
         query::committee(self.state, task)
     }
 
-    pub(crate) fn judge(
-        &self,
-        task: &TaskId,
-        validator: &PublicKey,
-    ) -> Result<JudgeRecord, ReadError> {
+    pub(crate) fn judge(&self, task: &TaskId, validator: &PublicKey) -> Result<JudgeRecord, ReadError> {
         query::judge(self.state, task, validator)
     }
 

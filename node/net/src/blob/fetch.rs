@@ -49,7 +49,7 @@ pub(crate) struct Fetcher {
 /// Says why a fetch ended for good.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchError {
-    #[error("the blob holds {held} bytes, its reference says {said}; the reference is wrong")]
+    #[error("the blob holds {held} bytes, its reference allows {said}; the reference is wrong")]
     Size { held: u64, said: u64 },
     #[error("the manifest has root {root}, not the one asked for; the manifest is wrong")]
     Root { root: String },
@@ -161,9 +161,11 @@ impl Fetch {
             return Err(FetchError::Root { root: manifest.root().to_string() });
         }
         let held = manifest.total_bytes()?;
-        if held != self.blob.bytes {
+        if held > self.blob.bytes {
             return Err(FetchError::Size { held, said: self.blob.bytes });
         }
+        // From here on the manifest says how much there is to fetch.
+        self.blob.bytes = held;
         let manifest = Arc::new(manifest);
         let (access, wanted) = (Arc::clone(&self.shared.access), Arc::clone(&manifest));
         let partial = blocking(move || access.begin(&wanted)).await??;
