@@ -53,7 +53,7 @@ enabled = true
 blob_mb_max = 4096
 
 [miner]
-# How to choose hyperparameters: "search", "fixed:autotrain-ui", or "fixed:<file>" with a recipe.
+# How to choose hyperparameters: "search", "fixed:autotrain", or "fixed:<file>" with a recipe.
 strategy = "search"
 # Tokens to train on for one task, search included.
 tokens = 200000

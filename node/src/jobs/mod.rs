@@ -66,8 +66,8 @@ impl RunnerError {
     }
 }
 
-/// Reads `fixed:<preset>`, `fixed:<file>` or `search`.
-pub(crate) fn strategy(text: &str) -> Result<StrategySpec, String> {
+/// Reads `fixed:<preset>`, `fixed:<file>` or `search`; a file's path counts from `folder`.
+pub(crate) fn strategy(text: &str, folder: &std::path::Path) -> Result<StrategySpec, String> {
     if text == "search" {
         return Ok(StrategySpec::Search);
     }
@@ -76,7 +76,8 @@ pub(crate) fn strategy(text: &str) -> Result<StrategySpec, String> {
     };
     let path = PathBuf::from(name);
     if name.contains('/') || path.extension().is_some() {
-        let path = std::path::absolute(&path).map_err(|error| format!("strategy file {name:?}: {error}"))?;
+        let path = std::path::absolute(folder.join(path))
+            .map_err(|error| format!("strategy file {name:?}: {error}"))?;
         return Ok(StrategySpec::File(path));
     }
     match tiltyard_train::strategy::form::Form::preset(name) {
@@ -100,11 +101,12 @@ mod tests {
 
     #[test]
     fn strategies_are_read_by_name_or_file() {
-        assert_eq!(strategy("search"), Ok(StrategySpec::Search));
-        assert!(matches!(strategy("fixed:./mine.toml"), Ok(StrategySpec::File(_))));
-        assert!(matches!(strategy("fixed:autotrain-ui"), Ok(StrategySpec::Preset(_))));
+        let here = std::path::Path::new(".");
+        assert_eq!(strategy("search", here), Ok(StrategySpec::Search));
+        assert!(matches!(strategy("fixed:./mine.toml", here), Ok(StrategySpec::File(_))));
+        assert!(matches!(strategy("fixed:autotrain", here), Ok(StrategySpec::Preset(_))));
         for bad in ["", "serach", "fixed:", "fixed:no-such-preset"] {
-            assert!(strategy(bad).is_err(), "{bad}");
+            assert!(strategy(bad, here).is_err(), "{bad}");
         }
     }
 }

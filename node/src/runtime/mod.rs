@@ -139,6 +139,7 @@ impl Node<'_> {
     async fn run(self) -> Result<(), RunError> {
         let clock = Monotonic::start();
         let stop = CancellationToken::new();
+        let job_settings = self.job_settings()?;
         let (store, recovered) = Store::open(&self.home.chain(), &self.genesis, StoreOptions::default())?;
         if let Some(report) = &recovered.rebuilt {
             warn!(blocks = report.blocks, height = %report.height, reason = ?report.reason, "state index brought to the end of the log");
@@ -155,8 +156,7 @@ impl Node<'_> {
         let brain = BrainHandle::new(inputs);
         let table = JobTable::new(&self.home.jobs());
         let (ended, outcomes) = mpsc::channel(64);
-        let (runner, job_handle) =
-            JobRunner::new(self.job_settings()?, blob_store.clone(), table.clone(), ended);
+        let (runner, job_handle) = JobRunner::new(job_settings, blob_store.clone(), table.clone(), ended);
         home::make_dir(&self.home.jobs())?;
         let shared = Arc::new(Shared::new(&self.genesis));
         let reader = store.reader();
@@ -255,7 +255,7 @@ impl Node<'_> {
             memory_bytes_max: jobs.memory_mb_max.saturating_mul(MEGABYTE),
             evaluate_cpu_s_max: jobs.evaluate_cpu_s_max,
             train_cpu_s_max: jobs.train_cpu_s_max,
-            strategy: jobs::strategy(&miner.strategy).map_err(RunError::Setting)?,
+            strategy: jobs::strategy(&miner.strategy, self.home.root()).map_err(RunError::Setting)?,
             tokens: miner.tokens,
             checkpoint_steps: miner.checkpoint_steps,
         })
