@@ -164,10 +164,10 @@ async fn a_blob_that_appears_later_is_found_by_asking_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reference_of_the_wrong_size_fails_for_good() {
+async fn a_reference_that_allows_too_little_or_too_much_fails_for_good() {
     let (_provider, theirs, mut client, ours) = pair().await;
     let (manifest, blob) = theirs.add(&[("a", noise(5_000, 1))]);
-    for (bytes, given) in [(4_999, None), (5_001, Some(manifest.clone())), (u64::MAX, None)] {
+    for (bytes, given) in [(4_999, None), (4_999, Some(manifest.clone())), (u64::MAX, None)] {
         client.handle.fetch(BlobRef { root: blob.root, bytes }, given).unwrap();
         let fact = failed(&mut client, blob.root).await;
         assert!(fact.contains("5000 bytes") || fact.contains("at most"), "{fact}");
@@ -177,6 +177,16 @@ async fn a_reference_of_the_wrong_size_fails_for_good() {
     client.handle.fetch(blob, Some(other)).unwrap();
     assert!(failed(&mut client, blob.root).await.contains("root"), "a manifest of another blob is refused");
     assert_eq!(ours.writes(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reference_that_allows_more_than_there_is_brings_what_there_is() {
+    let (_provider, theirs, mut client, ours) = pair().await;
+    let bytes = noise(5_000, 1);
+    let (_, blob) = theirs.add(&[("a", bytes.clone())]);
+    client.handle.fetch(BlobRef { root: blob.root, bytes: 4 << 20 }, None).unwrap();
+    done(&mut client, blob.root).await;
+    assert_eq!(ours.read(&blob.root, "a"), bytes);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
