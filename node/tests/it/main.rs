@@ -1,0 +1,6 @@
+//! The `tiltyard` binary as its users run it: real processes, real files, loopback only.
+
+mod bad_input;
+mod network;
+mod wallet;
+mod world;
