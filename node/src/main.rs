@@ -33,12 +33,26 @@ fn main() -> ExitCode {
         Command::Run(options) => match run(&options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("tiltyard: {error:#}");
+                eprintln!("tiltyard: {}", words(&error));
                 ExitCode::from(Exit::Environment.code())
             }
         },
         command => finish(cli::answer(command, cli.json), cli.json),
     }
+}
+
+/// Joins an error and its causes, leaving out a cause whose words were said already.
+fn words(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |said, cause| {
+        let cause = cause.to_string();
+        if said.contains(&cause) {
+            said
+        } else if said.is_empty() {
+            cause
+        } else {
+            format!("{said}: {cause}")
+        }
+    })
 }
 
 fn do_job(job: &cli::Job) -> u8 {

@@ -138,7 +138,7 @@ fn paint(picture: &Picture, seconds: f64) -> String {
                 .map_or_else(String::new, |(mean, gain)| format!("  score {mean:.4}  gain {gain:+.1} %"));
             let _ = writeln!(
                 out,
-                "  {:<9} {:<11} {bar} step {:>5}  loss {loss}  {}{score}",
+                "  {:<9} {:<16} {bar} step {:>5}  loss {loss}  {}{score}",
                 runner.name, runner.strategy, runner.step, runner.stage
             );
         }
