@@ -8,6 +8,7 @@ mod run;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tiltyard_testnet::sim;
 
 /// Brings up a market on this machine, races miners on real tasks, and checks what came out.
 #[derive(Debug, Parser)]
@@ -26,12 +27,15 @@ const EXAMPLES: &str = "Examples:
 enum Command {
     /// Runs the whole market once: post, train, commit, reveal, judge, pay, prove.
     Run(run::Options),
+    /// Simulates networks in virtual time: seeded faults, liars, and a watcher that trusts nobody.
+    Sim(sim::Options),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Run(options) => run::run(&options),
+        Command::Sim(options) => sim::run(&options),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

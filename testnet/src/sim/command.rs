@@ -1,0 +1,220 @@
+//! The command line: a range of seeds on every core, a line for each violation, figures at the end.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use serde::Serialize;
+
+use super::{Bug, Outcome, Shape, Shrunk, run_seed, shrink};
+
+/// Failing seeds that are shrunk; the rest is counted.
+const SHRUNK_MAX: usize = 5;
+
+/// Options of the simulator.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Seeds to run, the end not included.
+    #[arg(long, value_name = "A..B", default_value = "0..100", value_parser = parse_seeds)]
+    pub seeds: Range<u64>,
+    /// Validators in each run; each also mines.
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub nodes: usize,
+    /// How many of them are byzantine. From a third on the protocol promises nothing, and violations are expected.
+    #[arg(long, value_name = "F", default_value_t = 0)]
+    pub byzantine: usize,
+    /// Blocks that every run must reach at least.
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    pub heights: u64,
+    /// Plants a bug, to see it caught.
+    #[arg(long, value_name = "BUG")]
+    pub planted: Option<Bug>,
+    /// Lets only these faults of the plan happen: their numbers with commas, or `none`.
+    #[arg(long, value_name = "LIST", value_parser = parse_only)]
+    pub only: Option<Only>,
+    /// Runs so many seeds at a time; by default one per core.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Prints everything that happens; for one seed.
+    #[arg(long)]
+    pub trace: bool,
+    /// Prints the figures as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Numbers of faults.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Only(BTreeSet<usize>);
+
+fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
+    let (first, end) = text.split_once("..").ok_or("write seeds as A..B, for example 0..100")?;
+    let number = |text: &str| text.trim().parse::<u64>().map_err(|error| format!("{text:?}: {error}"));
+    let seeds = number(first)?..number(end)?;
+    if seeds.is_empty() { Err("there is no seed in this range".to_owned()) } else { Ok(seeds) }
+}
+
+fn parse_only(text: &str) -> Result<Only, String> {
+    if text == "none" {
+        return Ok(Only(BTreeSet::new()));
+    }
+    let number = |part: &str| part.trim().parse::<usize>().map_err(|error| format!("{part:?}: {error}"));
+    text.split(',').map(number).collect::<Result<BTreeSet<usize>, String>>().map(Only)
+}
+
+/// What a range of seeds came to.
+#[derive(Debug, Clone, Default, Serialize)]
+struct Summary {
+    nodes: usize,
+    byzantine: usize,
+    seeds: u64,
+    heights: u64,
+    late_rounds: u64,
+    settled: u64,
+    slashed: u64,
+    failed_seeds: u64,
+    violations: Vec<Failure>,
+    virtual_seconds: f64,
+    wall_seconds: f64,
+    virtual_per_wall: f64,
+    seeds_per_hour: f64,
+    /// Hash over the trace hashes of all seeds, in order.
+    trace: String,
+}
+
+/// A failing seed, made small.
+#[derive(Debug, Clone, Serialize)]
+struct Failure {
+    seed: u64,
+    kind: &'static str,
+    fact: String,
+    faults: usize,
+    replay: String,
+}
+
+/// Runs the simulator as the command line asks. Returns whether nothing went wrong.
+///
+/// # Errors
+/// When the options describe no network.
+pub fn run(options: &Options) -> Result<bool> {
+    let shape = Shape {
+        nodes: options.nodes,
+        byzantine: options.byzantine,
+        heights: options.heights,
+        planted: options.planted,
+        only: options.only.as_ref().map(|only| only.0.clone()),
+    };
+    let seeds = options.seeds.clone();
+    if options.trace {
+        ensure!(
+            seeds.end - seeds.start == 1,
+            "--trace prints one seed; ask for {0}..{1}",
+            seeds.start,
+            seeds.start + 1
+        );
+        let outcome = run_seed(seeds.start, &shape, true)?;
+        print!("{}", outcome.lines.unwrap_or_default());
+    }
+    let began = Instant::now();
+    let outcomes = run_seeds(seeds.clone(), &shape, options.threads)?;
+    let wall_seconds = began.elapsed().as_secs_f64();
+    let mut failures = Vec::new();
+    for (seed, _) in outcomes.iter().filter(|(_, outcome)| !outcome.violations.is_empty()).take(SHRUNK_MAX) {
+        let small = shrink(*seed, &shape)?.context("a failing seed passed when it ran again")?;
+        failures.push(small);
+    }
+    let summary = summarise(&shape, &outcomes, &failures, wall_seconds);
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&summary)?);
+    } else {
+        print_summary(&summary);
+    }
+    Ok(summary.failed_seeds == 0)
+}
+
+/// Runs seeds on several threads; each run stays on one.
+fn run_seeds(seeds: Range<u64>, shape: &Shape, threads: Option<usize>) -> Result<Vec<(u64, Outcome)>> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let next = AtomicU64::new(seeds.start);
+    let done: Mutex<Vec<(u64, Result<Outcome>)>> = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..threads.unwrap_or(cores).max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let outcome = run_seed(seed, shape, false);
+                    let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    done.push((seed, outcome));
+                }
+            });
+        }
+    });
+    let mut outcomes = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    outcomes.sort_by_key(|(seed, _)| *seed);
+    outcomes.into_iter().map(|(seed, outcome)| outcome.map(|outcome| (seed, outcome))).collect()
+}
+
+fn summarise(shape: &Shape, outcomes: &[(u64, Outcome)], failures: &[Shrunk], wall_seconds: f64) -> Summary {
+    let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(|(_, outcome)| of(outcome)).sum::<u64>();
+    let mut trace = blake3::Hasher::new();
+    for (_, outcome) in outcomes {
+        trace.update(&outcome.trace);
+    }
+    let virtual_seconds = sum(|outcome| outcome.virtual_ms) as f64 / 1_000.0;
+    let wall = wall_seconds.max(1e-9);
+    Summary {
+        nodes: shape.nodes,
+        byzantine: shape.byzantine,
+        seeds: outcomes.len() as u64,
+        heights: sum(|outcome| outcome.heights),
+        late_rounds: sum(|outcome| outcome.late_rounds),
+        settled: sum(|outcome| u64::from(outcome.is_settled)),
+        slashed: sum(|outcome| u64::from(outcome.slashed > 0)),
+        failed_seeds: sum(|outcome| u64::from(!outcome.violations.is_empty())),
+        violations: failures.iter().map(failure).collect(),
+        virtual_seconds,
+        wall_seconds,
+        virtual_per_wall: virtual_seconds / wall,
+        seeds_per_hour: outcomes.len() as f64 * 3_600.0 / wall,
+        trace: trace.finalize().to_hex().to_string(),
+    }
+}
+
+fn failure(small: &Shrunk) -> Failure {
+    Failure {
+        seed: small.seed,
+        kind: small.violation.kind(),
+        fact: small.violation.to_string(),
+        faults: small.faults,
+        replay: small.command(),
+    }
+}
+
+fn print_summary(summary: &Summary) {
+    for failure in &summary.violations {
+        println!("seed {}: {}", failure.seed, failure.fact);
+        println!("  with {} faults left; again: {}", failure.faults, failure.replay);
+    }
+    println!(
+        "{} seeds of {} nodes, {} byzantine: {} heights, {} of them in a later round, {} tasks settled",
+        summary.seeds,
+        summary.nodes,
+        summary.byzantine,
+        summary.heights,
+        summary.late_rounds,
+        summary.settled
+    );
+    println!("{} seeds saw an offender slashed; {} seeds failed", summary.slashed, summary.failed_seeds);
+    println!(
+        "{:.0} virtual seconds in {:.1} s: {:.0} virtual per wall second, {:.0} seeds an hour",
+        summary.virtual_seconds, summary.wall_seconds, summary.virtual_per_wall, summary.seeds_per_hour
+    );
+    println!("trace {}", summary.trace);
+}

@@ -1,0 +1,64 @@
+//! Bugs planted in the shell around the machines, to show that the checks see them.
+//!
+//! A planted bug lives in this simulator alone: in the order in which effects are carried out, in what the disk keeps,
+//! or in what the state shows when it is read. No crate of the node knows of it.
+
+/// A bug that can be planted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Bug {
+    /// Everything of a step is sent before anything of it is written.
+    SendBeforeWrite,
+    /// The vote journal is not read at a restart.
+    ForgottenJournal,
+    /// Proposed bodies are not kept.
+    DroppedBodies,
+    /// The journal is written but not synced.
+    UnsyncedJournal,
+    /// A block counts as durable before it is synced.
+    EarlyAcknowledgement,
+    /// A restart finds the disk as it was 20 writes before.
+    RestoredBackup,
+    /// Settlement loses a micro-credit when it writes the first balance after a verdict.
+    SettlementRounding,
+    /// One node meets the entrants of a task in another order.
+    UnsortedEntrants,
+    /// The first validator's stake is read as four times what it is, so that too few make a quorum.
+    WeakQuorum,
+    /// One node loses one value of every tenth block.
+    LostWrite,
+    /// One node reads accounts from a cache that is never refreshed.
+    StaleCache,
+    /// Cancelling one timer cancels every timer of the node.
+    CancelledTimers,
+    /// Blocks asked for by a peer begin one too late.
+    SyncOffByOne,
+    /// A torn commit is not finished at the restart: the log has the block, the state does not.
+    SkippedReplay,
+}
+
+impl Bug {
+    /// Every bug.
+    pub const ALL: [Self; 14] = [
+        Self::SendBeforeWrite,
+        Self::ForgottenJournal,
+        Self::DroppedBodies,
+        Self::UnsyncedJournal,
+        Self::EarlyAcknowledgement,
+        Self::RestoredBackup,
+        Self::SettlementRounding,
+        Self::UnsortedEntrants,
+        Self::WeakQuorum,
+        Self::LostWrite,
+        Self::StaleCache,
+        Self::CancelledTimers,
+        Self::SyncOffByOne,
+        Self::SkippedReplay,
+    ];
+
+    /// Returns its name on the command line.
+    #[must_use]
+    pub fn name(self) -> String {
+        use clap::ValueEnum as _;
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
