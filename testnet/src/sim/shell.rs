@@ -174,10 +174,9 @@ impl World {
         let bug = self.plan.shape.planted;
         let disk = &mut self.nodes[at].disk;
         match effect {
+            Effect::SaveBody { .. } if bug == Some(Bug::DroppedBodies) => {}
             Effect::SaveBody { block, height, bytes } => {
-                if bug != Some(Bug::DroppedBodies) {
-                    disk.write(Write::Body { block, height, bytes: Rc::new(bytes) });
-                }
+                disk.write(Write::Body { block, height, bytes: Rc::new(bytes) });
             }
             Effect::Journal(bytes) => disk.write(Write::Journal(Rc::new(bytes))),
             Effect::ResetJournal(bytes) => disk.write(Write::ResetJournal(Rc::new(bytes))),
@@ -326,7 +325,7 @@ fn damage(bug: Option<Bug>, at: usize, commit: &mut Commit) {
                 *value = codec::encode(&decoded);
             }
         }
-        Some(Bug::LostWrite) if at == BUGGY && height.get() % 10 == 0 => {
+        Some(Bug::LostWrite) if at == BUGGY && height.get().is_multiple_of(10) => {
             values.pop_last();
         }
         Some(_) | None => {}
