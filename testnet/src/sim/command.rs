@@ -76,6 +76,7 @@ struct Summary {
     late_rounds: u64,
     settled: u64,
     slashed: u64,
+    stopped_signing: u64,
     failed_seeds: u64,
     violations: Vec<Failure>,
     virtual_seconds: f64,
@@ -177,6 +178,7 @@ fn summarise(shape: &Shape, outcomes: &[(u64, Outcome)], failures: &[Shrunk], wa
         late_rounds: sum(|outcome| outcome.late_rounds),
         settled: sum(|outcome| u64::from(outcome.is_settled)),
         slashed: sum(|outcome| u64::from(outcome.slashed > 0)),
+        stopped_signing: sum(|outcome| outcome.stopped_signing),
         failed_seeds: sum(|outcome| u64::from(!outcome.violations.is_empty())),
         violations: failures.iter().map(failure).collect(),
         virtual_seconds,
@@ -211,7 +213,10 @@ fn print_summary(summary: &Summary) {
         summary.late_rounds,
         summary.settled
     );
-    println!("{} seeds saw an offender slashed; {} seeds failed", summary.slashed, summary.failed_seeds);
+    println!(
+        "{} seeds saw an offender slashed; {} nodes with damaged disks stopped signing; {} seeds failed",
+        summary.slashed, summary.stopped_signing, summary.failed_seeds
+    );
     println!(
         "{:.0} virtual seconds in {:.1} s: {:.0} virtual per wall second, {:.0} seeds an hour",
         summary.virtual_seconds, summary.wall_seconds, summary.virtual_per_wall, summary.seeds_per_hour

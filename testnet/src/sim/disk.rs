@@ -32,6 +32,17 @@ pub enum WriteFate {
     Torn,
 }
 
+/// What is found broken on a disk after a crash. Checksums tell; what is broken counts as gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// Nothing.
+    None,
+    /// The state: it is made again from the log.
+    State,
+    /// Proposed bodies: a node that voted for one of them must not sign any more.
+    Bodies,
+}
+
 /// All that a disk holds.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Content {
@@ -144,7 +155,7 @@ impl Disk {
     }
 
     /// Cuts the power.
-    pub(crate) fn crash(&mut self, fate: WriteFate, index_lost: bool) {
+    pub(crate) fn crash(&mut self, fate: WriteFate, damage: Damage) {
         let pending = core::mem::take(&mut self.pending);
         match fate {
             WriteFate::Lost => {}
@@ -163,9 +174,13 @@ impl Disk {
             }
             backups.truncate(at);
         }
-        if index_lost {
-            self.durable.state = self.origin.clone();
-            self.durable.state_height = 0;
+        match damage {
+            Damage::None => {}
+            Damage::State => {
+                self.durable.state = self.origin.clone();
+                self.durable.state_height = 0;
+            }
+            Damage::Bodies => self.durable.bodies.clear(),
         }
         // Readers made before stay on the disk as it was then.
         self.live = Rc::new(RefCell::new(self.durable.clone()));

@@ -29,7 +29,7 @@ mod wire;
 mod world;
 
 pub use command::{Options, run};
-pub use disk::WriteFate;
+pub use disk::{Damage, WriteFate};
 pub use oracle::Violation;
 pub use plan::{Fault, Plan, Shape, Timed, Treason, Weather};
 pub use planted::Bug;
@@ -50,6 +50,8 @@ pub struct Outcome {
     pub late_rounds: u64,
     /// Times that a node saw an offender slashed.
     pub slashed: u64,
+    /// Times that a node with a damaged disk stopped signing, as it must.
+    pub stopped_signing: u64,
     /// Whether the task was settled, not refunded.
     pub is_settled: bool,
     /// What went wrong; empty when nothing did.
@@ -81,6 +83,7 @@ pub fn run_seed(seed: u64, shape: &Shape, keep_lines: bool) -> anyhow::Result<Ou
         trace: world.trace.hash(),
         late_rounds: world.oracle.late_rounds,
         slashed: world.oracle.slashed,
+        stopped_signing: world.stopped_signing,
         is_settled: world.is_settled(),
         violations: world.oracle.violations().to_vec(),
         lines: world.trace.take_lines(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::disk::WriteFate;
+use super::disk::{Damage, WriteFate};
 use super::planted::Bug;
 use super::random::Dice;
 
@@ -64,8 +64,8 @@ pub enum Fault {
         effects: u64,
         /// What becomes of the write under way.
         fate: WriteFate,
-        /// Whether the state on its disk is lost too: it is made again from the log.
-        index_lost: bool,
+        /// What is found broken on its disk.
+        damage: Damage,
     },
     /// Nothing passes between two sides.
     Partition {
@@ -191,13 +191,13 @@ impl Plan {
         let skew = |dice: &mut Dice| dice.below(2 * SKEW_MS_MAX) as i64 - SKEW_MS_MAX as i64;
         let skew_ms = (0..nodes).map(|_| skew(&mut dice)).collect();
         let treason = treasons(shape, &mut dice);
-        let audience = 1 | (dice.next() & !2);
         let heal_ms = CALM_MS + dice.between(4_000, 10_000);
         let count = dice.between(3, 9) as usize;
         // At least a crash and a partition in every plan.
         let kinds = (0..count).map(|at| if at < 2 { at as u64 } else { dice.below(6) }).collect::<Vec<_>>();
         let skewed = dice.index(nodes);
         let honest: Vec<usize> = (0..nodes).filter(|node| treason[*node].is_empty()).collect();
+        let audience = split(&honest, &mut dice);
         let spare = shape.tolerated() > shape.byzantine;
         let mut faults = Vec::new();
         for kind in kinds {
@@ -220,6 +220,15 @@ impl Plan {
     #[must_use]
     pub fn is_honest(&self, node: usize) -> bool {
         self.treason.get(node).is_none_or(BTreeSet::is_empty)
+    }
+}
+
+/// Draws a half of the network with honest nodes on both sides of it, where there are two.
+fn split(honest: &[usize], dice: &mut Dice) -> u64 {
+    let drawn = dice.next();
+    match honest {
+        [first, second, ..] => (drawn | (1 << first)) & !(1 << second),
+        [_] | [] => drawn,
     }
 }
 
@@ -255,7 +264,12 @@ fn draw(kind: u64, nodes: usize, honest: &[usize], (skewed, spare): (usize, bool
     let node = honest.get(dice.index(honest.len())).copied().unwrap_or(0);
     let fate = [WriteFate::Lost, WriteFate::Kept, WriteFate::Torn][dice.index(3)];
     let effects = dice.below(40);
-    let index_lost = dice.percent(20);
+    let damage = match dice.below(10) {
+        0 | 1 => Damage::State,
+        // A node that must not sign any more counts against those that may fail.
+        2 | 3 if spare && node == skewed => Damage::Bodies,
+        _ => Damage::None,
+    };
     let hang_up = dice.percent(50);
     let side = dice.next() & ((1u64 << nodes.min(63)) - 1);
     let other = (node + 1 + dice.index(nodes - 1)) % nodes;
@@ -266,7 +280,7 @@ fn draw(kind: u64, nodes: usize, honest: &[usize], (skewed, spare): (usize, bool
         jitter_ms: dice.between(10, 250),
     };
     match kind {
-        0 => Fault::Crash { node, effects, fate, index_lost },
+        0 => Fault::Crash { node, effects, fate, damage },
         1 => Fault::Partition { side, hang_up },
         2 => Fault::Cut { from: node, to: other },
         3 => Fault::Storm(storm),

@@ -28,8 +28,8 @@ pub enum Bug {
     LostWrite,
     /// One node reads accounts from a cache that is never refreshed.
     StaleCache,
-    /// Cancelling one timer cancels every timer of the node.
-    CancelledTimers,
+    /// A timer that is set again while it runs out is forgotten.
+    ForgottenRearm,
     /// Blocks asked for by a peer begin one too late.
     SyncOffByOne,
     /// A torn commit is not finished at the restart: the log has the block, the state does not.
@@ -50,7 +50,7 @@ impl Bug {
         Self::WeakQuorum,
         Self::LostWrite,
         Self::StaleCache,
-        Self::CancelledTimers,
+        Self::ForgottenRearm,
         Self::SyncOffByOne,
         Self::SkippedReplay,
     ];

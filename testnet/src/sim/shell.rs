@@ -9,7 +9,7 @@ use tiltyard_proto::codec;
 use tiltyard_proto::state::{Account, StateKey};
 use tiltyard_proto::units::{Blocks, MicroCredits};
 
-use super::disk::Write;
+use super::disk::{Damage, Write};
 use super::market::secret;
 use super::oracle::Violation;
 use super::plan::Treason;
@@ -110,7 +110,8 @@ impl World {
         node.seen.clear();
         node.judging.clear();
         node.jobs.clear();
-        node.disk.crash(doom.fate, doom.index_lost);
+        node.is_damaged |= doom.damage == Damage::Bodies;
+        node.disk.crash(doom.fate, doom.damage);
         for other in 0..self.nodes.len() {
             self.disconnect(other, at);
         }
@@ -245,9 +246,6 @@ impl World {
             }
             Effect::CancelTimer(id) => {
                 self.nodes[at].timers.remove(&id);
-                if self.plan.shape.planted == Some(Bug::CancelledTimers) {
-                    self.nodes[at].timers.clear();
-                }
             }
             Effect::Fetch { blob, .. } => {
                 let held = self.is_healed() || !self.dice.percent(5);
@@ -261,7 +259,8 @@ impl World {
             }
             Effect::Notify(event) => self.notified(at, &event),
             Effect::StopSigning { fact } => {
-                if self.plan.is_honest(at) {
+                self.stopped_signing += u64::from(self.nodes[at].is_damaged);
+                if self.plan.is_honest(at) && !self.nodes[at].is_damaged {
                     self.oracle.say(Violation::Stopped { node: at, fact });
                 }
             }

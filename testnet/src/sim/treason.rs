@@ -27,6 +27,8 @@ const OLD_MAX: usize = 64;
 pub(crate) struct Plot {
     /// The other block that was offered in the same round.
     twins: BTreeMap<BlockHash, BlockHash>,
+    /// Those of them that were made second: for the half that is not the audience.
+    second: BTreeSet<BlockHash>,
     bodies: BTreeMap<BlockHash, Vec<u8>>,
     old: Vec<(usize, Topic, Vec<u8>)>,
     counter: u64,
@@ -139,6 +141,7 @@ impl World {
         }
         let twin = other.hash();
         self.plot.twins.extend([(*block, twin), (twin, *block)]);
+        self.plot.second.insert(twin);
         self.plot.bodies.insert(twin, other.encode());
         Some(twin)
     }
@@ -175,7 +178,9 @@ impl World {
         };
         let signer = self.nodes[at].key.signer(self.genesis.hash());
         let vote = |vote: Vote| ConsensusMessage::Vote(vote.sign(&signer));
-        Some((vote(*said), vote(Vote { block, ..*said })))
+        let (as_said, otherwise) = (vote(*said), vote(Vote { block, ..*said }));
+        let swapped = said.block.is_some_and(|block| self.plot.second.contains(&block));
+        Some(if swapped { (otherwise, as_said) } else { (as_said, otherwise) })
     }
 
     fn some_body(&self, at: usize, height: Height) -> Option<BlockHash> {

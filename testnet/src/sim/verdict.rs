@@ -31,7 +31,8 @@ impl World {
 
     /// Checks what can only be seen at the end.
     pub(crate) fn check_end(&mut self) {
-        let honest = (0..self.nodes.len()).find(|node| self.plan.is_honest(*node));
+        let runs = |node: usize| self.plan.is_honest(node) && self.nodes[node].machine.is_some();
+        let honest = (0..self.nodes.len()).find(|node| runs(*node));
         let Some(honest) = honest.filter(|_| self.plan.shape.byzantine <= self.plan.shape.tolerated()) else {
             return;
         };

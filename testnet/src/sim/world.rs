@@ -12,10 +12,11 @@ use tiltyard_proto::units::{Blocks, MicroCredits, Ppm, Stake, UnixMillis};
 use tiltyard_proto::wire::{Peer, SyncRequest};
 
 use super::client::Clients;
-use super::disk::{Disk, WriteFate};
+use super::disk::{Damage, Disk, WriteFate};
 use super::market::{Market, WINDOW_MIN, secret};
 use super::oracle::{Oracle, Violation};
 use super::plan::{Fault, Plan};
+use super::planted::Bug;
 use super::random::Dice;
 use super::trace::Trace;
 use super::treason::Plot;
@@ -26,6 +27,8 @@ use super::wire::Frame;
 const EPOCH_MS: u64 = 1_800_000_000_000;
 /// After the last fault, nodes must be done within this virtual time.
 const PATIENCE_MS: u64 = 90_000;
+/// After the last fault, the next block must come within this virtual time.
+const RESUME_MS: u64 = 10_000;
 /// More events than any run needs; a run that needs more is stuck in a loop.
 const EVENTS_MAX: u64 = 20_000_000;
 
@@ -39,7 +42,7 @@ pub(crate) const CLIENT: u8 = 3;
 pub(crate) struct Doom {
     pub(crate) effects: u64,
     pub(crate) fate: WriteFate,
-    pub(crate) index_lost: bool,
+    pub(crate) damage: Damage,
     pub(crate) down_ms: u64,
 }
 
@@ -61,6 +64,8 @@ pub(crate) struct Node {
     pub(crate) frozen_until: u64,
     /// Last height that was acknowledged as durable.
     pub(crate) acknowledged: u64,
+    /// A proposed body on its disk was damaged once: it may have to stop signing.
+    pub(crate) is_damaged: bool,
 }
 
 /// Something that will happen.
@@ -75,6 +80,8 @@ pub(crate) enum Due {
     Begin(usize),
     End(usize),
     Clients,
+    Healed,
+    Resumed { height: u64 },
 }
 
 /// The whole network.
@@ -95,6 +102,8 @@ pub(crate) struct World {
     pub(crate) plot: Plot,
     pub(crate) clients: Clients,
     pub(crate) active: BTreeSet<usize>,
+    /// Times that a node with a damaged disk stopped signing, as it must.
+    pub(crate) stopped_signing: u64,
     queue: BTreeMap<(u64, u64), Due>,
     serial: u64,
 }
@@ -169,6 +178,7 @@ impl World {
                 doom: None,
                 frozen_until: 0,
                 acknowledged: 0,
+                is_damaged: false,
             })
             .collect();
         let miners =
@@ -190,6 +200,7 @@ impl World {
             plot: Plot::default(),
             clients,
             active: BTreeSet::new(),
+            stopped_signing: 0,
             queue: BTreeMap::new(),
             serial: 0,
         })
@@ -245,6 +256,7 @@ impl World {
             self.later(timed.at_ms + timed.for_ms, Due::End(at));
         }
         self.later(1_000, Due::Clients);
+        self.later(self.plan.heal_ms, Due::Healed);
         let mut left = EVENTS_MAX;
         while let Some(((at_ms, _), due)) = self.queue.pop_first() {
             self.now_ms = at_ms;
@@ -259,6 +271,10 @@ impl World {
                 break;
             }
         }
+        if !self.oracle.is_broken() && !self.is_done() {
+            let fact = format!("nothing will ever happen again; {}", self.progress());
+            self.oracle.say(Violation::NoProgress { fact });
+        }
         if !self.oracle.is_broken() {
             self.check_end();
         }
@@ -271,6 +287,7 @@ impl World {
         self.is_healed()
             && self.clients.are_done()
             && self.oracle.is_task_over()
+            && honest.clone().all(|node| self.nodes[node].machine.is_some())
             && honest.map(reached).all(|tip| tip >= self.plan.shape.heights && tip >= self.oracle.over_at())
     }
 
@@ -291,7 +308,12 @@ impl World {
                 *to
             }
             Due::Timer { at, .. } => *at,
-            Due::Start(_) | Due::Begin(_) | Due::End(_) | Due::Clients => return None,
+            Due::Start(_)
+            | Due::Begin(_)
+            | Due::End(_)
+            | Due::Clients
+            | Due::Healed
+            | Due::Resumed { .. } => return None,
         };
         let until = self.nodes[node].frozen_until;
         (until > self.now_ms).then(|| until - self.now_ms)
@@ -324,12 +346,25 @@ impl World {
                 if node.life == life && node.timers.get(&id) == Some(&serial) {
                     node.timers.remove(&id);
                     self.give(at, Input::Timer(id));
+                    if self.plan.shape.planted == Some(Bug::ForgottenRearm) {
+                        self.nodes[at].timers.remove(&id);
+                    }
                 }
             }
             Due::Start(node) => self.start(node),
             Due::Begin(at) => self.begin(at),
             Due::End(at) => self.end(at),
             Due::Clients => self.clients_act(),
+            Due::Healed => {
+                let height = self.oracle.height();
+                self.later(RESUME_MS, Due::Resumed { height });
+            }
+            Due::Resumed { height } => {
+                if self.oracle.height() == height {
+                    let fact = format!("no block within {RESUME_MS} ms; {}", self.progress());
+                    self.oracle.say(Violation::NoProgress { fact });
+                }
+            }
         }
     }
 
@@ -339,9 +374,9 @@ impl World {
         };
         self.active.insert(at);
         match timed.fault {
-            Fault::Crash { node, effects, fate, index_lost } => {
+            Fault::Crash { node, effects, fate, damage } => {
                 let down_ms = timed.for_ms;
-                self.nodes[node].doom.get_or_insert(Doom { effects, fate, index_lost, down_ms });
+                self.nodes[node].doom.get_or_insert(Doom { effects, fate, damage, down_ms });
             }
             Fault::Freeze { node } => self.nodes[node].frozen_until = self.now_ms + timed.for_ms,
             Fault::Partition { side, hang_up: true } => self.hang_up(side),

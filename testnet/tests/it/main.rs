@@ -1,3 +1,4 @@
 //! Integration tests of the testnet crate.
 
+mod sim;
 mod supply_chain;
