@@ -107,9 +107,13 @@ impl Surroundings {
                 self.get_value(height, round)?;
                 r.resume_with(())
             }
-            Effect::RestreamProposal(_, round, _, _, block, r) => {
+            Effect::RestreamProposal(_, round, _, proposer, block, r) => {
                 let round = convert::round_of(round).ok_or(EffectError::NoRound)?;
-                self.outputs.push(ConsensusOutput::Restream { block, round });
+                // In late rounds the core asks everyone who precommits. A body counts from the round's proposer only;
+                // from anyone else it would be refused as a lie, and whoever misses it asks the voters for it.
+                if proposer.0 == self.me() {
+                    self.outputs.push(ConsensusOutput::Restream { block, round });
+                }
                 r.resume_with(())
             }
             Effect::SignVote(vote, r) => r.resume_with(self.sign_vote(vote)),

@@ -117,7 +117,7 @@ impl<S: StateRead> Machine<S> {
 
     pub(crate) fn on_peer_up(&mut self, peer: Peer) {
         self.sync.peers.entry(peer.clone()).or_default();
-        self.ask(peer.clone(), SyncRequest::Status, Asked::Status);
+        self.ask_status(peer.clone());
         self.ask(peer, SyncRequest::PendingIds, Asked::PendingIds);
     }
 
@@ -137,13 +137,21 @@ impl<S: StateRead> Machine<S> {
         self.out.push(Effect::Ask { token, to, request });
     }
 
+    /// Asks a peer where it is, one question at a time: answers may overtake each other, and an old one would look like
+    /// a tip that went back.
+    fn ask_status(&mut self, peer: Peer) {
+        let asking =
+            self.sync.requests.values().any(|(asked, what, _)| *asked == peer && *what == Asked::Status);
+        if !asking {
+            self.ask(peer, SyncRequest::Status, Asked::Status);
+        }
+    }
+
     /// Notes that a peer speaks of `height`, unproven: its tip is asked for.
     pub(crate) fn hint(&mut self, from: &Peer, height: Height) {
-        let asking =
-            self.sync.requests.values().any(|(peer, asked, _)| peer == from && *asked == Asked::Status);
         let known = self.sync.peers.get(from).is_some_and(|peer| peer.tip.next() >= height);
-        if !asking && !known && self.sync.peers.contains_key(from) {
-            self.ask(from.clone(), SyncRequest::Status, Asked::Status);
+        if !known && self.sync.peers.contains_key(from) {
+            self.ask_status(from.clone());
         }
     }
 
@@ -323,7 +331,7 @@ impl<S: StateRead> Machine<S> {
         if now_ms.saturating_sub(self.sync.progress_ms) > patience {
             for _ in 0..STATUS_PEERS.min(self.sync.peers.len()) {
                 if let Some(peer) = self.sync.rotate() {
-                    self.ask(peer, SyncRequest::Status, Asked::Status);
+                    self.ask_status(peer);
                 }
             }
         }
