@@ -116,6 +116,17 @@ pub enum Audience {
     Nobody,
 }
 
+/// Decided blocks in a row that this node's log lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missing {
+    /// First one.
+    pub from: Height,
+    /// Last one.
+    pub to: Height,
+    /// Hash of the last one, as the block after it names it.
+    pub hash: BlockHash,
+}
+
 /// What can happen to a node.
 #[derive(Debug, Clone)]
 pub enum Input {
@@ -174,6 +185,8 @@ pub enum Input {
         /// How.
         outcome: Box<JobOutcome>,
     },
+    /// The log lost blocks, or has them all again. Given after [`Effect::Repair`] too, with what is missing still.
+    Missing(Option<Missing>),
     /// A requester's key for a task that this node opens when it is due.
     KeepKey {
         /// Root of the sealed set's file set; names the key until the task has an id.
@@ -215,6 +228,9 @@ pub enum Effect {
     ResetJournal(Vec<u8>),
     /// Durable: appends the block to the log, then writes the state; answered by [`Input::Committed`].
     Commit(Box<Commit>),
+    /// Durable: puts blocks that the log lost back in their places, the last one first; answered by
+    /// [`Input::Missing`].
+    Repair(Vec<DecidedBlock>),
     /// Durable: keeps a role's entry.
     SaveRole(RoleEntry),
     /// Publishes a frame's canonical bytes.

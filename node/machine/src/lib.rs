@@ -6,7 +6,7 @@
 //! - `chain/`: builds and judges blocks over the state after the tip.
 //! - `agreement`: the running height of a validator; `gossip`: a verdict for every message.
 //! - `mempool`, `outbox`, `announce`: transactions of others, our own, and how they travel.
-//! - `sync`, `pull`: decided blocks and proposed bodies that were missed.
+//! - `sync`, `pull`: decided blocks and proposed bodies that were missed; `repair`: those that the disk lost.
 //! - [`roles`]: judge, miner, requester.
 //!
 //! Deliberately absent: clocks, randomness, files, sockets, threads, floats.
@@ -30,6 +30,7 @@ mod machine;
 mod mempool;
 mod outbox;
 mod pull;
+mod repair;
 pub mod roles;
 mod settle;
 mod status;

@@ -22,6 +22,7 @@ use crate::io::{Commit, Effect, Input, TimerId};
 use crate::mempool::Mempool;
 use crate::outbox::Outbox;
 use crate::pull::Pull;
+use crate::repair::Repair;
 use crate::roles::{RoleInput, RoleKeys, Roles};
 use crate::status::Status;
 use crate::sync::{SYNC_MS, Sync};
@@ -58,6 +59,7 @@ pub struct Machine<S> {
     pub(crate) agreement: Option<Agreement>,
     pub(crate) sync: Sync,
     pub(crate) pull: Pull,
+    pub(crate) repair: Repair,
     pub(crate) validator: Option<Signer>,
     pub(crate) account: Signer,
     pub(crate) roles: Roles,
@@ -100,6 +102,7 @@ impl<S: StateRead> Machine<S> {
             agreement,
             sync: Sync::default(),
             pull: Pull::default(),
+            repair: Repair::default(),
             validator: validator.as_ref().map(|key| key.signer(hash)),
             account: account.signer(hash),
             roles: Roles::new(roles, keys, recovered.roles),
@@ -191,6 +194,7 @@ impl<S: StateRead> Machine<S> {
             Input::JobEnded { id, outcome } => {
                 self.tell_roles(RoleInput::JobEnded { id, outcome })?;
             }
+            Input::Missing(missing) => self.on_missing(missing),
             Input::KeepKey { ciphertext, key } => {
                 self.tell_roles(RoleInput::KeepKey { ciphertext, key })?;
             }

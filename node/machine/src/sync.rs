@@ -46,6 +46,8 @@ pub(crate) enum Asked {
     Body(BlockHash),
     PendingIds,
     Pending,
+    /// Blocks that the disk lost.
+    Repair,
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +91,19 @@ impl Sync {
 
     fn is_asking_blocks(&self) -> bool {
         self.requests.values().any(|(_, asked, _)| matches!(asked, Asked::Blocks(_)))
+    }
+
+    pub(crate) fn is_asking_repair(&self) -> bool {
+        self.requests.values().any(|(_, asked, _)| *asked == Asked::Repair)
+    }
+
+    /// Returns the next peer in turn that is said to have the block after `height`.
+    pub(crate) fn peer_beyond(&mut self, height: Height) -> Option<Peer> {
+        let beyond: Vec<&Peer> =
+            self.peers.iter().filter(|(_, peer)| peer.tip > height).map(|(name, _)| name).collect();
+        self.turn = self.turn.wrapping_add(1);
+        let at = self.turn.checked_rem(beyond.len())?;
+        beyond.get(at).map(|peer| (*peer).clone())
     }
 
     /// Returns the next peer in turn.
@@ -210,7 +225,8 @@ impl<S: StateRead> Machine<S> {
                 let list: Vec<Vec<u8>> = list.into_iter().map(|bytes| bytes.into_vec()).collect();
                 self.on_pending(&from, &list)?;
             }
-            (Asked::Status | Asked::Body(_) | Asked::PendingIds | Asked::Pending, None) => {}
+            (Asked::Repair, Some(SyncResponse::Blocks(blocks))) => self.on_missing_blocks(&from, blocks),
+            (Asked::Status | Asked::Body(_) | Asked::PendingIds | Asked::Pending | Asked::Repair, None) => {}
             (_, Some(_)) => {
                 let fact = "answered something else than was asked";
                 self.out.push(Effect::Penalize { peer: from.clone(), fact });
@@ -336,6 +352,7 @@ impl<S: StateRead> Machine<S> {
             }
         }
         self.fetch_blocks();
+        self.ask_missing();
         self.tell_sync();
     }
 

@@ -68,6 +68,8 @@ pub(crate) enum CliError {
     Source(#[from] SourceError),
     #[error(transparent)]
     Follow(#[from] FollowError),
+    #[error("chain data: {0}")]
+    Store(#[from] tiltyard_store::StoreError),
     #[error("cannot {action} {}: {source}; check the path, its owner and the disk", path.display())]
     File { action: &'static str, path: PathBuf, source: std::io::Error },
     #[error("{}: {fact}", path.display())]
@@ -105,9 +107,12 @@ impl CliError {
             Self::Refused(_) | Self::Content { .. } => Exit::Refused,
             Self::Follow(FollowError::Source(error)) | Self::Source(error) => source_exit(error),
             Self::Follow(_) => Exit::Refused,
-            Self::Home(_) | Self::Config(_) | Self::Key(_) | Self::File { .. } | Self::NoNode { .. } => {
-                Exit::Environment
-            }
+            Self::Home(_)
+            | Self::Config(_)
+            | Self::Key(_)
+            | Self::Store(_)
+            | Self::File { .. }
+            | Self::NoNode { .. } => Exit::Environment,
         }
     }
 }

@@ -65,3 +65,33 @@ pub(super) const LIGHT: &str = "Examples:
 pub(super) const RECEIPT: &str = "Examples:
   tiltyard receipt get 1f3a… 9c07… --out winner.receipt
   tiltyard receipt verify winner.receipt --genesis genesis.cbor --json";
+
+pub(super) const DB: &str = "The node must not run: its folder is refused while it does.
+
+Examples:
+  tiltyard db stats
+  tiltyard db verify --dir ./validator-0 --json
+  tiltyard db repair
+  tiltyard db compact";
+
+pub(super) const DB_STATS: &str = "Examples:
+  tiltyard db stats
+  tiltyard db stats --dir ./validator-0 --json";
+
+pub(super) const DB_VERIFY: &str = "Exit code 1 when something is damaged.
+
+Examples:
+  tiltyard db verify
+  tiltyard db verify --dir ./validator-0 --json";
+
+pub(super) const DB_REPAIR: &str = "Nothing is thrown away: damaged bytes are kept in folders named aside.
+
+Examples:
+  tiltyard db repair
+  tiltyard db repair --dir ./validator-0 --json";
+
+pub(super) const DB_COMPACT: &str = "Needs as much free room as the compacted index takes.
+
+Examples:
+  tiltyard db compact
+  tiltyard db compact --dir ./validator-0 --json";

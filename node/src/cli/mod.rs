@@ -2,6 +2,7 @@
 
 mod answer;
 mod blob;
+mod db;
 mod genesis;
 mod help;
 mod light;
@@ -101,6 +102,9 @@ pub(crate) enum Command {
     /// Gets a portable proof of an entrant's verdict, or verifies one.
     #[command(subcommand, after_help = help::RECEIPT)]
     Receipt(receipt::Command),
+    /// Measures, verifies, repairs and compacts the chain data of a node that does not run.
+    #[command(subcommand, after_help = help::DB)]
+    Db(db::Command),
     /// Does one job in a folder; started by the node.
     #[command(subcommand, hide = true)]
     Job(Job),
@@ -159,6 +163,7 @@ pub(crate) fn answer(command: Command, json: bool) -> Result<Answer, CliError> {
         Command::Blob(command) => blob::answer(&command),
         Command::Light(options) => light::answer(&options),
         Command::Receipt(command) => receipt::answer(&command),
+        Command::Db(command) => db::answer(&command),
         Command::Run(_) | Command::Job(_) => Err(CliError::usage("this command runs by itself")),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tiltyard_keys::PublicKey;
-use tiltyard_machine::{Input, Machine, Now};
+use tiltyard_machine::{Input, Machine, MachineError, Now};
 use tiltyard_net::NetHandle;
 use tiltyard_proto::ids::{BlobRoot, SealKey};
 use tiltyard_proto::units::Nonce;
@@ -104,6 +104,10 @@ pub(super) fn run(
     let outcome = brain.work(&mut mailbox, handle, stop);
     if let Err(error) = &outcome {
         error!(%error, "the machine cannot go on");
+        if let RunError::Machine(MachineError::DecidedInvalid { .. }) = error {
+            // Either this program is wrong, or what it read: the second is cured at the next start.
+            brain.store.distrust_state();
+        }
     }
     outcome
 }
@@ -121,6 +125,7 @@ impl Brain {
     ) -> Result<(), RunError> {
         let mut desk = Desk::default();
         desk.next.push_back(Input::Start);
+        self.tell_missing(&mut desk)?;
         let mut shown = Instant::now();
         loop {
             while let Some(input) = desk.next.pop_front() {

@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use tiltyard_ledger::query;
-use tiltyard_machine::io::{Audience, Commit};
+use tiltyard_machine::io::{Audience, Commit, Missing};
 use tiltyard_machine::{Effect, Event, Input};
 use tiltyard_net::Target;
+use tiltyard_proto::block::DecidedBlock;
 use tiltyard_proto::ids::BlobRoot;
 use tiltyard_proto::manifest::{BlobRef, Manifest};
 use tiltyard_proto::units::Height;
@@ -32,6 +33,7 @@ impl Brain {
             Effect::Journal(entry) => self.store.journal(&entry)?,
             Effect::ResetJournal(entry) => self.store.reset_journal(&entry)?,
             Effect::Commit(commit) => self.commit(&commit, desk)?,
+            Effect::Repair(blocks) => self.repair(&blocks, desk)?,
             Effect::SaveRole((key, value)) => self.store.save_role(&key, &value)?,
             Effect::Publish { topic, bytes } => lost("publish", self.net.publish(topic, bytes)),
             Effect::Report { token, from, acceptance } => {
@@ -86,6 +88,28 @@ impl Brain {
             self.keep_validators(height)?;
         }
         desk.next.push_back(Input::Committed(height));
+        // Damage may be met by whoever reads a block, at any time.
+        if self.store.reader().missing_blocks() > 0 {
+            self.tell_missing(desk)?;
+        }
+        Ok(())
+    }
+
+    /// Puts blocks back that the log lost, and tells the machine what is missing still.
+    fn repair(&mut self, blocks: &[DecidedBlock], desk: &mut Desk) -> Result<(), RunError> {
+        for decided in blocks {
+            if self.store.patch(decided)? {
+                info!(height = %decided.block.header.height, "damaged block had again from a peer");
+            }
+        }
+        self.tell_missing(desk)
+    }
+
+    /// Tells the machine which blocks the log lost.
+    pub(super) fn tell_missing(&self, desk: &mut Desk) -> Result<(), RunError> {
+        let run = self.store.missing_run()?;
+        let missing = run.map(|run| Missing { from: run.from, to: run.to, hash: run.hash });
+        desk.next.push_back(Input::Missing(missing));
         Ok(())
     }
 

@@ -141,9 +141,7 @@ impl Node<'_> {
         let stop = CancellationToken::new();
         let job_settings = self.job_settings()?;
         let (store, recovered) = Store::open(&self.home.chain(), &self.genesis, StoreOptions::default())?;
-        if let Some(report) = &recovered.rebuilt {
-            warn!(blocks = report.blocks, height = %report.height, reason = ?report.reason, "state index brought to the end of the log");
-        }
+        tell_recovery(&recovered);
         let limits = BlobLimits {
             total_bytes_max: self.config.storage.blobs_mb_max.saturating_mul(MEGABYTE),
             ..BlobLimits::default()
@@ -325,6 +323,33 @@ fn machine_recovered(recovered: tiltyard_store::Recovered) -> tiltyard_machine::
         journal: recovered.journal,
         bodies: recovered.bodies,
         roles: recovered.roles,
+    }
+}
+
+/// Tells people what the start had to set right.
+fn tell_recovery(recovered: &tiltyard_store::Recovered) {
+    if let Some(report) = &recovered.rebuilt {
+        match &report.reason {
+            Some(reason) => {
+                warn!(blocks = report.blocks, height = %report.height, reason, "state index made anew from the log");
+            }
+            None => {
+                info!(blocks = report.blocks, height = %report.height, "state index brought to the end of the log");
+            }
+        }
+    }
+    let damage = &recovered.damage;
+    for found in &damage.log.damage {
+        warn!(height = %found.height, path = %found.path.display(), offset = found.offset, fact = found.fact, "the log is damaged");
+    }
+    if damage.missing_blocks > 0 {
+        warn!(blocks = damage.missing_blocks, "damaged blocks are had again from peers");
+    }
+    if let Some((from, to)) = damage.log.lost {
+        warn!(%from, %to, "the end of the log is lost here; it is synced from peers");
+    }
+    for salvage in [&damage.journal, &damage.bodies, &damage.roles].into_iter().flatten() {
+        warn!(path = %salvage.path.display(), offset = salvage.offset, fact = salvage.fact, kept = %salvage.kept.display(), "a damaged file was set aside");
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::aside;
 use crate::disk;
 use crate::error::StoreError;
 use crate::frame::{self, Found, Link};
@@ -18,6 +19,45 @@ fn seed(kind: &str, network: &[u8; 32]) -> Link {
     hasher.update(network);
     hasher.update(kind.as_bytes());
     *hasher.finalize().as_bytes()
+}
+
+/// A file that was damaged and made anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Salvage {
+    /// The file.
+    pub path: PathBuf,
+    /// Where the damage begins.
+    pub offset: u64,
+    /// What does not fit.
+    pub fact: String,
+    /// Where the damaged file is kept.
+    pub kept: PathBuf,
+}
+
+/// Reads the entries of a damaged file that are whole.
+pub(crate) fn whole_entries(path: &Path, payload_max: u32) -> Result<Vec<Entry>, StoreError> {
+    let read = |e| StoreError::io("read", path, e);
+    let file = disk::private().read(true).open(path).map_err(read)?;
+    let end = file.metadata().map_err(read)?.len();
+    let mut entries = Vec::new();
+    let mut at = 0;
+    while at < end {
+        let next = match frame::read(&file, at, end, None, payload_max).map_err(read)? {
+            Found::Frame(frame) => {
+                let next = at.saturating_add(frame.total_bytes());
+                entries.push((frame.head.tag, frame.payload));
+                Some(next)
+            }
+            Found::End | Found::Torn => None,
+            Found::Damage(_) => match frame::head_at(&file, at, end, payload_max).map_err(read)? {
+                Some(next) => Some(next),
+                None => frame::seek(&file, at.saturating_add(1), end).map_err(read)?,
+            },
+        };
+        let Some(next) = next else { break };
+        at = next;
+    }
+    Ok(entries)
 }
 
 /// An open file of frames.
@@ -59,6 +99,67 @@ impl AppendFile {
             Self { path: path.to_path_buf(), file, seed, last: seed, end: 0, payload_max, poisoned: false };
         let entries = this.scan()?;
         Ok((this, entries))
+    }
+
+    /// Opens or makes the file; where it is damaged it is set aside and made anew from the entries that are whole.
+    /// Returns them, and what was damaged.
+    pub(crate) fn open_salvaging(
+        path: &Path,
+        kind: &str,
+        network: &[u8; 32],
+        payload_max: u32,
+    ) -> Result<(Self, Vec<Entry>, Option<Salvage>), StoreError> {
+        let (offset, fact) = match Self::open(path, kind, network, payload_max) {
+            Ok((file, entries)) => return Ok((file, entries, None)),
+            Err(StoreError::Damaged { offset, fact, .. }) => (offset, fact),
+            Err(error) => return Err(error),
+        };
+        if offset == 0 && Self::begins_whole(path, payload_max)? {
+            // The first frame is whole and does not begin this kind of file on this network.
+            return Err(StoreError::Damaged { path: path.to_path_buf(), offset, fact });
+        }
+        let entries = whole_entries(path, payload_max)?;
+        let kept = aside::move_file(path)?;
+        tracing::warn!(path = %path.display(), offset, fact, kept = %kept.display(), "damaged file set aside");
+        let (mut file, _) = Self::open(path, kind, network, payload_max)?;
+        file.rewrite(entries.iter().map(|(tag, payload)| (*tag, payload.as_slice())))?;
+        Ok((file, entries, Some(Salvage { path: path.to_path_buf(), offset, fact, kept })))
+    }
+
+    /// Reads the whole file and changes nothing; a torn tail is no damage. An absent file is sound.
+    pub(crate) fn verify(
+        path: &Path,
+        kind: &str,
+        network: &[u8; 32],
+        payload_max: u32,
+    ) -> Result<(), StoreError> {
+        if !path.exists() {
+            return Ok(());
+        }
+        let read = |e| StoreError::io("read", path, e);
+        let file = disk::private().read(true).open(path).map_err(read)?;
+        let end = file.metadata().map_err(read)?.len();
+        let (mut at, mut last) = (0u64, seed(kind, network));
+        loop {
+            match frame::read(&file, at, end, Some(&last), payload_max).map_err(read)? {
+                Found::Frame(frame) => {
+                    at = at.saturating_add(frame.total_bytes());
+                    last = frame.head.hash;
+                }
+                Found::End | Found::Torn => return Ok(()),
+                Found::Damage(fact) => {
+                    return Err(StoreError::Damaged { path: path.to_path_buf(), offset: at, fact });
+                }
+            }
+        }
+    }
+
+    /// Says whether the file begins with a whole frame, of whatever kind or network.
+    pub(crate) fn begins_whole(path: &Path, payload_max: u32) -> Result<bool, StoreError> {
+        let read = |e| StoreError::io("read", path, e);
+        let file = disk::private().read(true).open(path).map_err(read)?;
+        let end = file.metadata().map_err(read)?.len();
+        Ok(matches!(frame::read(&file, 0, end, None, payload_max).map_err(read)?, Found::Frame(_)))
     }
 
     fn scan(&mut self) -> Result<Vec<Entry>, StoreError> {

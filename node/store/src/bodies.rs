@@ -9,7 +9,7 @@ use tiltyard_proto::ids::BlockHash;
 use tiltyard_proto::limits::BLOCK_BYTES_HARD_MAX;
 use tiltyard_proto::units::Height;
 
-use crate::append::AppendFile;
+use crate::append::{AppendFile, Salvage};
 use crate::error::StoreError;
 
 /// A kept body: block, height, canonical bytes.
@@ -27,7 +27,8 @@ pub struct Bodies {
     network: GenesisHash,
 }
 
-fn payload_max() -> u32 {
+/// Largest frame payload, in bytes.
+pub(crate) fn payload_max() -> u32 {
     u32::try_from(BLOCK_BYTES_HARD_MAX.saturating_add(BlockHash::LEN)).unwrap_or(u32::MAX)
 }
 
@@ -41,7 +42,8 @@ impl Bodies {
     /// Name of the file.
     pub const NAME: &'static str = "bodies";
 
-    /// Opens or makes the file in `folder`; returns the bodies above `tip`, in the order they were saved.
+    /// Opens or makes the file in `folder`; returns the bodies above `tip`, in the order they were saved, and what was
+    /// damaged: the bodies that are whole are kept.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -49,9 +51,10 @@ impl Bodies {
         folder: &Path,
         network: &GenesisHash,
         tip: Height,
-    ) -> Result<(Self, Vec<BodyEntry>), StoreError> {
+    ) -> Result<(Self, Vec<BodyEntry>, Option<Salvage>), StoreError> {
         let path = folder.join(Self::NAME);
-        let (file, all) = AppendFile::open(&path, "bodies", network.as_bytes(), payload_max())?;
+        let (file, all, salvage) =
+            AppendFile::open_salvaging(&path, "bodies", network.as_bytes(), payload_max())?;
         let mut kept: Vec<BodyEntry> = Vec::new();
         for (tag, payload) in all {
             if tag > tip.get() {
@@ -63,7 +66,7 @@ impl Bodies {
         if kept.is_empty() && this.file.bytes() > 0 {
             this.file.clear()?;
         }
-        Ok((this, kept))
+        Ok((this, kept, salvage))
     }
 
     /// Keeps a body; it is durable when this returns. One that is kept already costs nothing.

@@ -5,8 +5,10 @@ use tiltyard_proto::block::DecidedBlock;
 use tiltyard_proto::ids::{BlockHash, TransactionId};
 use tiltyard_proto::units::Height;
 
+use crate::append::Salvage;
 use crate::bodies::BodyEntry;
 use crate::error::StoreError;
+use crate::log::LogReport;
 use crate::recover::RebuildReport;
 use crate::state::TransactionPlace;
 
@@ -23,6 +25,23 @@ pub struct Recovered {
     pub roles: Vec<(Vec<u8>, Vec<u8>)>,
     /// How the state index was brought to the log's end; `None` when it was there already.
     pub rebuilt: Option<RebuildReport>,
+    /// What was damaged, and what became of it.
+    pub damage: Damage,
+}
+
+/// What a start found damaged. Nothing of it was dropped: it lies aside, and peers have what is missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// The block log.
+    pub log: LogReport,
+    /// Blocks that are missing in the log.
+    pub missing_blocks: u64,
+    /// The vote journal: what this node signed is unknown.
+    pub journal: Option<Salvage>,
+    /// The proposed bodies: some that this node voted for may be gone.
+    pub bodies: Option<Salvage>,
+    /// The memory of the roles: some entries may be gone.
+    pub roles: Option<Salvage>,
 }
 
 /// A decided block with what it changes.

@@ -102,6 +102,14 @@ pub enum StoreError {
         /// Last height of the log.
         log: Height,
     },
+    /// A block that the state needs is missing in the log.
+    #[error(
+        "block {height} is missing in the log; the start cuts the log before it and has it again from peers"
+    )]
+    Hole {
+        /// The missing height.
+        height: Height,
+    },
     /// Re-execution of a logged block leads elsewhere.
     #[error(
         "re-executing block {height} gives state {found}, its header says {expected}; this program applies other rules than the one that wrote the log"

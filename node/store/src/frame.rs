@@ -31,6 +31,28 @@ const ZERO_RUN_BYTES_MIN: u64 = 16;
 /// Links a frame to the one before it.
 pub(crate) type Link = [u8; 32];
 
+/// Bytes that frames are read from: a file, or a copy of one in memory.
+pub(crate) trait Source {
+    /// Fills `buffer` from `offset`; an error when there are fewer bytes.
+    fn fill(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
+impl Source for File {
+    fn fill(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_exact_at(buffer, offset)
+    }
+}
+
+impl Source for [u8] {
+    fn fill(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        let end = from.saturating_add(buffer.len());
+        let found = self.get(from..end).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(found);
+        Ok(())
+    }
+}
+
 /// The part of a frame before its payload, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {
@@ -116,7 +138,7 @@ fn decode_head(bytes: &[u8; HEAD_BYTES]) -> Option<Head> {
 
 /// Says whether everything from the first sector boundary after `from` up to the file's end is zero, and there is any
 /// such byte; `from` itself counts when the whole rest is zero.
-fn ends_in_zeros(file: &File, from: u64, end: u64) -> io::Result<bool> {
+fn ends_in_zeros<S: Source + ?Sized>(file: &S, from: u64, end: u64) -> io::Result<bool> {
     let boundary = from.div_ceil(SECTOR_BYTES).saturating_mul(SECTOR_BYTES);
     for start in [from, boundary] {
         if start.saturating_add(ZERO_RUN_BYTES_MIN) <= end && is_zero(file, start, end)? {
@@ -128,13 +150,13 @@ fn ends_in_zeros(file: &File, from: u64, end: u64) -> io::Result<bool> {
     Ok(last > from && end.saturating_sub(last) >= ZERO_RUN_BYTES_MIN && is_zero(file, last, end)?)
 }
 
-fn is_zero(file: &File, from: u64, end: u64) -> io::Result<bool> {
+fn is_zero<S: Source + ?Sized>(file: &S, from: u64, end: u64) -> io::Result<bool> {
     let mut buffer = [0u8; 4096];
     let mut at = from;
     while at < end {
         let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
         let piece = &mut buffer[..want];
-        file.read_exact_at(piece, at)?;
+        file.fill(piece, at)?;
         if piece.iter().any(|byte| *byte != 0) {
             return Ok(false);
         }
@@ -145,8 +167,8 @@ fn is_zero(file: &File, from: u64, end: u64) -> io::Result<bool> {
 
 /// Reads the frame at `offset` of a file that is `end` bytes long; with `previous`, it must follow that frame. Takes no
 /// memory beyond `payload_max` and the bytes that are really there.
-pub(crate) fn read(
-    file: &File,
+pub(crate) fn read<S: Source + ?Sized>(
+    file: &S,
     offset: u64,
     end: u64,
     previous: Option<&Link>,
@@ -158,14 +180,14 @@ pub(crate) fn read(
     }
     if left < HEAD_BYTES as u64 {
         let mut bytes = vec![0u8; usize::try_from(left).unwrap_or(0)];
-        file.read_exact_at(&mut bytes, offset)?;
+        file.fill(&mut bytes, offset)?;
         // A short tail is only torn if it is the beginning of a frame (or zeros): else it is what remains of others.
         let seen = bytes.len().min(MAGIC.len());
         let begins = bytes[..seen] == MAGIC[..seen] || bytes.iter().all(|byte| *byte == 0);
         return Ok(if begins { Found::Torn } else { Found::Damage("bytes that begin no frame".to_owned()) });
     }
     let mut bytes = [0u8; HEAD_BYTES];
-    file.read_exact_at(&mut bytes, offset)?;
+    file.fill(&mut bytes, offset)?;
     let Some(head) = decode_head(&bytes) else {
         return Ok(if ends_in_zeros(file, offset, end)? {
             Found::Torn
@@ -185,7 +207,7 @@ pub(crate) fn read(
         return Ok(Found::Torn);
     }
     let mut payload = vec![0u8; head.length as usize];
-    file.read_exact_at(&mut payload, body)?;
+    file.fill(&mut payload, body)?;
     if hash(head.tag, head.length, &head.previous, &payload) == head.hash {
         return Ok(Found::Frame(Frame { head, payload }));
     }
@@ -194,4 +216,47 @@ pub(crate) fn read(
         return Ok(Found::Torn);
     }
     Ok(Found::Damage("payload does not match its hash".to_owned()))
+}
+
+/// How many bytes are looked at together when a frame is looked for.
+const SEEK_BYTES: usize = 64 * 1024;
+
+/// Looks for the first frame at or after `from` whose head matches its check, in a file of `end` bytes. That bytes
+/// which are no head match by chance is as likely as guessing 64 bits.
+pub(crate) fn seek<S: Source + ?Sized>(file: &S, from: u64, end: u64) -> io::Result<Option<u64>> {
+    let mut at = from;
+    let mut buffer = vec![0u8; SEEK_BYTES];
+    while end.saturating_sub(at) >= HEAD_BYTES as u64 {
+        let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(SEEK_BYTES);
+        let window = &mut buffer[..want];
+        file.fill(window, at)?;
+        let last = want - HEAD_BYTES;
+        for start in 0..=last {
+            if window[start..].starts_with(&MAGIC)
+                && decode_head(&part::<HEAD_BYTES>(window, start)).is_some()
+            {
+                return Ok(Some(at.saturating_add(start as u64)));
+            }
+        }
+        at = at.saturating_add(last as u64).saturating_add(1);
+    }
+    Ok(None)
+}
+
+/// Returns where the frame at `offset` ends, when its head is whole and what it claims is there.
+pub(crate) fn head_at<S: Source + ?Sized>(
+    file: &S,
+    offset: u64,
+    end: u64,
+    payload_max: u32,
+) -> io::Result<Option<u64>> {
+    let body = offset.saturating_add(HEAD_BYTES as u64);
+    if body > end {
+        return Ok(None);
+    }
+    let mut bytes = [0u8; HEAD_BYTES];
+    file.fill(&mut bytes, offset)?;
+    let head = decode_head(&bytes).filter(|head| head.length <= payload_max);
+    let after = head.map(|head| body.saturating_add(u64::from(head.length)));
+    Ok(after.filter(|after| *after <= end))
 }

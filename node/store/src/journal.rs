@@ -8,7 +8,8 @@ use std::path::Path;
 
 use tiltyard_keys::GenesisHash;
 
-use crate::append::AppendFile;
+use crate::append::{AppendFile, Salvage};
+use crate::aside;
 use crate::error::StoreError;
 
 /// Largest entry, in bytes.
@@ -18,6 +19,9 @@ const REWRITE_BYTES: u64 = 1024 * 1024;
 
 const ENTRY: u64 = 0;
 const RESET: u64 = 1;
+
+/// A journal, its entries, and what was damaged.
+pub(crate) type Opened = (Journal, Vec<Vec<u8>>, Option<Salvage>);
 
 /// An open vote journal.
 #[derive(Debug)]
@@ -39,6 +43,27 @@ impl Journal {
         let from = all.iter().rposition(|(tag, _)| *tag == RESET).unwrap_or(0);
         let entries = all.into_iter().skip(from).map(|(_, payload)| payload).collect();
         Ok((Self { file }, entries))
+    }
+
+    /// Opens the journal in `folder`; a damaged one is set aside whole and an empty one begun. With one entry gone
+    /// nobody knows what this node signed: the caller must not sign until that cannot matter any more.
+    ///
+    /// # Errors
+    /// [`StoreError`], another network's journal included.
+    pub(crate) fn open_or_set_aside(folder: &Path, network: &GenesisHash) -> Result<Opened, StoreError> {
+        let path = folder.join(Self::NAME);
+        let (path_fact, offset, fact) = match Self::open(folder, network) {
+            Ok((journal, entries)) => return Ok((journal, entries, None)),
+            Err(StoreError::Damaged { path, offset, fact }) => (path, offset, fact),
+            Err(error) => return Err(error),
+        };
+        if offset == 0 && AppendFile::begins_whole(&path, JOURNAL_ENTRY_BYTES_MAX)? {
+            return Err(StoreError::Damaged { path, offset, fact });
+        }
+        let kept = aside::move_file(&path)?;
+        tracing::warn!(path = %path.display(), offset, fact, kept = %kept.display(), "damaged vote journal set aside");
+        let (journal, entries) = Self::open(folder, network)?;
+        Ok((journal, entries, Some(Salvage { path: path_fact, offset, fact, kept })))
     }
 
     /// Appends an entry; it is durable when this returns.

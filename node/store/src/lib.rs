@@ -6,13 +6,13 @@
 //!
 //! - [`Store`]: the writer, and [`StoreReader`] for every other thread; [`memory`]: its twin in memory.
 //! - [`log`], [`journal`], [`bodies`], [`roles`]: append-only files of one frame form, which tells a torn tail (cut off:
-//!   nobody was told of it) from damage (an error: never dropped).
+//!   nobody was told of it) from damage (set aside, reported, never dropped).
 //! - [`blob`]: file sets by content.
-//!
-//! Deliberately absent for now: snapshots of the state, pruning of the log, repair from peers. Their places: a log may
-//! start at any height, and the index says at which block it is true.
+//! - [`admin`]: looks at, repairs and compacts the folder of a node that does not run.
 
+pub mod admin;
 mod append;
+mod aside;
 pub mod blob;
 pub mod bodies;
 pub mod chain;
@@ -28,9 +28,11 @@ pub mod roles;
 mod state;
 mod store;
 
+pub use append::Salvage;
 pub use blob::{BlobError, BlobInfo, BlobLimits, BlobStore, Partial, Source};
-pub use chain::{ChainRead, ChainStore, CommitRef, Recovered};
+pub use chain::{ChainRead, ChainStore, CommitRef, Damage, Recovered};
 pub use error::StoreError;
+pub use log::{LogDamage, LogReport, LogStats, MissingRun, ScanDepth};
 pub use recover::RebuildReport;
 pub use state::{StateOptions, TransactionPlace};
 pub use store::{StateView, Store, StoreOptions, StoreReader};

@@ -1,29 +1,49 @@
 //! The block log: the truth of the chain on this disk. Append-only, hash-chained, synced before anyone is told.
 //!
 //! A folder of segments, each named by its first height. A segment is a frame that names the network, then one frame a
-//! block, each linked to the one before it across segments. Opening reads and checks every byte. `tip` says up to where
-//! blocks were acknowledged; it is written after each sync and only ever a lower bound, so that the loss of an
-//! acknowledged block is told from a torn append.
+//! block, each linked to the one before it across segments. Every byte is checked whenever it is read.
+//!
+//! Opening reads the newest segment whole; where the blocks of older ones stand is written beside them when they are
+//! closed. `tip` says up to where blocks were acknowledged; it is written after each sync and only ever a lower bound,
+//! so that the loss of an acknowledged block is told from a torn append.
+//!
+//! Damage never stops a node. What is good stays in use; damaged blocks are *missing* until peers give them again, and
+//! the hash that their successor names proves them ([`BlockLog::patch`]). Damage at the very end shortens the log; what
+//! stood there is set aside, never dropped.
 
+mod admin;
 mod index;
+mod patches;
+mod places;
+mod reader;
+mod repair;
 mod scan;
+mod segment;
 mod tip;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use tiltyard_keys::GenesisHash;
 use tiltyard_proto::block::DecidedBlock;
+use tiltyard_proto::certificate::Certificate;
 use tiltyard_proto::codec;
+use tiltyard_proto::ids::BlockHash;
 use tiltyard_proto::limits::{BLOCK_BYTES_HARD_MAX, CERTIFICATE_BYTES_MAX};
 use tiltyard_proto::units::Height;
 
 use crate::disk;
 use crate::error::StoreError;
-use crate::frame::{self, Found, Link};
+use crate::frame::{self, Link};
 use index::{Index, Place};
+use patches::Patches;
+use places::Places;
+
+pub use admin::LogStats;
+pub(crate) use admin::{folder_bytes, stats, verify};
+pub use reader::LogReader;
 
 /// Largest decided block, in bytes: a block with the certificate that decided it.
 pub const DECIDED_BYTES_MAX: usize = BLOCK_BYTES_HARD_MAX + CERTIFICATE_BYTES_MAX + 64;
@@ -61,8 +81,60 @@ pub struct BlockLog {
     head: Option<Head>,
     link: Link,
     tip_file: tip::TipFile,
+    patches: Patches,
+    report: LogReport,
     segment_bytes: u32,
     poisoned: bool,
+}
+
+/// How much is read when a log is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScanDepth {
+    /// The newest segment; for older ones the places beside them.
+    Quick,
+    /// Every byte.
+    Full,
+}
+
+/// Bytes of the log that are not what was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogDamage {
+    /// First height whose record should stand there.
+    pub height: Height,
+    /// The segment.
+    pub path: PathBuf,
+    /// First damaged byte.
+    pub offset: u64,
+    /// First byte after the damage.
+    pub end: u64,
+    /// What does not fit.
+    pub fact: String,
+}
+
+/// What opening a log met.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogReport {
+    /// Damage, in the order of the file.
+    pub damage: Vec<LogDamage>,
+    /// Acknowledged heights at the end that are gone: they must be had from peers.
+    pub lost: Option<(Height, Height)>,
+    /// Where damaged bytes were set aside.
+    pub aside: Vec<PathBuf>,
+    /// Length of an append that was cut short, in bytes; it was cut off.
+    pub torn_bytes: u64,
+}
+
+/// Blocks in a row that are missing, and what proves the last of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingRun {
+    /// First missing height.
+    pub from: Height,
+    /// Last missing height.
+    pub to: Height,
+    /// Hash of the last one, as its successor names it.
+    pub hash: BlockHash,
+    /// The certificate of the last one, as its successor carries it.
+    pub certificate: Option<Certificate>,
 }
 
 #[derive(Debug)]
@@ -70,6 +142,8 @@ struct Shared {
     folder: PathBuf,
     network: GenesisHash,
     index: RwLock<Index>,
+    /// Damage met while reading, for whoever repairs.
+    met: Mutex<Vec<LogDamage>>,
 }
 
 impl Shared {
@@ -87,21 +161,29 @@ impl Shared {
 }
 
 impl BlockLog {
-    /// Opens or makes the log in `folder`, reading and checking all of it.
+    /// Opens or makes the log in `folder`; what was damaged is in [`Self::report`].
     ///
     /// # Errors
-    /// [`StoreError::DamagedBlock`] and [`StoreError::Damaged`] when acknowledged bytes changed or are gone,
-    /// [`StoreError::Foreign`] for another network's log, or what the system says.
-    pub fn open(folder: &Path, network: &GenesisHash, segment_bytes: u32) -> Result<Self, StoreError> {
+    /// [`StoreError::Foreign`] for another network's log, [`StoreError::DamagedBlock`] and [`StoreError::Damaged`] for
+    /// files that contradict each other, or what the system says.
+    pub fn open(
+        folder: &Path,
+        network: &GenesisHash,
+        segment_bytes: u32,
+        depth: ScanDepth,
+    ) -> Result<Self, StoreError> {
         disk::create_folder(folder).map_err(|e| StoreError::io("create folder", folder, e))?;
         let (tip_file, acknowledged) = tip::TipFile::open(folder)?;
-        let scanned = scan::scan(folder, network, acknowledged)?;
-        let shared =
-            Shared { folder: folder.to_path_buf(), network: *network, index: RwLock::new(scanned.index) };
+        let mut scanned = scan::scan(folder, network, acknowledged, depth)?;
+        let patches = Patches::open(folder, network, &mut scanned.index)?;
+        let (index, met) = (RwLock::new(scanned.index), Mutex::default());
+        let shared = Shared { folder: folder.to_path_buf(), network: *network, index, met };
         let mut this = Self {
             shared: Arc::new(shared),
             head: scanned.head,
             link: scanned.link,
+            patches,
+            report: scanned.report,
             tip_file,
             segment_bytes: segment_bytes.clamp(SEGMENT_BYTES_BOUNDS.0, SEGMENT_BYTES_BOUNDS.1),
             poisoned: false,
@@ -116,6 +198,12 @@ impl BlockLog {
     #[must_use]
     pub fn tip(&self) -> Option<Height> {
         self.shared.index().tip()
+    }
+
+    /// Says what opening met.
+    #[must_use]
+    pub const fn report(&self) -> &LogReport {
+        &self.report
     }
 
     /// Returns a reader that sees every block once it is durable.
@@ -154,7 +242,7 @@ impl BlockLog {
             self.poisoned = error.1;
             return Err(StoreError::io(error.2, &head.path, error.0));
         }
-        let place = Place::new(head.segment, head.end, bytes.len());
+        let place = Place::new(head.segment, head.end, bytes.len() as u64);
         head.end = head.end.saturating_add(bytes.len() as u64);
         head.link = link;
         self.link = link;
@@ -167,6 +255,9 @@ impl BlockLog {
     fn roll(&mut self, height: Height) -> Result<(), StoreError> {
         if self.head.as_ref().is_some_and(|head| head.end < u64::from(self.segment_bytes)) {
             return Ok(());
+        }
+        if let Some(full) = &self.head {
+            self.close(full);
         }
         let path = self.shared.path_of(height);
         let (bytes, link) = frame::encode(height.get(), &self.link, &segment_title(&self.shared.network));
@@ -184,6 +275,21 @@ impl BlockLog {
     }
 }
 
+impl BlockLog {
+    /// Notes where a full segment's blocks stand. Without that file the next start reads the segment, so a failure is
+    /// no error.
+    fn close(&self, full: &Head) {
+        let index = self.shared.index();
+        let Some(first) = index.segments().get(full.segment as usize).copied() else { return };
+        let records = Places::records_of(&index.of_segment(first));
+        let (network, length, link) = (self.shared.network, full.end, Some(full.link));
+        let written = Places { network, first, length, link, records }.write(&full.path);
+        if let Err(error) = written {
+            tracing::warn!(%error, "places of a full segment not noted");
+        }
+    }
+}
+
 /// Writes and syncs; on failure says whether the file's content is now uncertain, and what was tried.
 fn write_at(file: &File, end: u64, bytes: &[u8]) -> Result<(), (std::io::Error, bool, &'static str)> {
     if let Err(error) = file.write_all_at(bytes, end) {
@@ -191,61 +297,4 @@ fn write_at(file: &File, end: u64, bytes: &[u8]) -> Result<(), (std::io::Error, 
         return Err((error, cut.is_err(), "append to"));
     }
     file.sync_data().map_err(|error| (error, true, "sync"))
-}
-
-/// Reads the log from any thread.
-#[derive(Debug, Clone)]
-pub struct LogReader {
-    shared: Arc<Shared>,
-}
-
-impl LogReader {
-    /// Returns the last durable height; `None` while the log is empty.
-    #[must_use]
-    pub fn tip(&self) -> Option<Height> {
-        self.shared.index().tip()
-    }
-
-    /// Returns the first height that is kept; `None` while the log is empty.
-    #[must_use]
-    pub fn first(&self) -> Option<Height> {
-        self.shared.index().first()
-    }
-
-    /// Returns a block's canonical bytes as they were appended, checked against their hash; `None` when the height is
-    /// not kept.
-    ///
-    /// # Errors
-    /// [`StoreError::DamagedBlock`] when they are no longer what they were.
-    pub fn bytes(&self, height: Height) -> Result<Option<Vec<u8>>, StoreError> {
-        let found = {
-            let index = self.shared.index();
-            index.place(height).and_then(|place| Some((place, index.segment_first(place)?)))
-        };
-        let Some((place, first)) = found else { return Ok(None) };
-        let path = self.shared.path_of(first);
-        let file =
-            disk::private().read(true).open(&path).map_err(|e| StoreError::io("open segment", &path, e))?;
-        let found = frame::read(&file, place.offset(), place.end(), None, record_max())
-            .map_err(|e| StoreError::io("read", &path, e))?;
-        let fact = match found {
-            Found::Frame(frame) if frame.head.tag == height.get() => return Ok(Some(frame.payload)),
-            Found::Frame(_) => "another block stands there".to_owned(),
-            Found::Damage(fact) => fact,
-            Found::End | Found::Torn => "its record is cut short".to_owned(),
-        };
-        Err(StoreError::DamagedBlock { height, path, offset: place.offset(), fact })
-    }
-
-    /// Returns a decided block; `None` when the height is not kept.
-    ///
-    /// # Errors
-    /// [`StoreError::DamagedBlock`] when its bytes are no longer what they were.
-    pub fn block(&self, height: Height) -> Result<Option<DecidedBlock>, StoreError> {
-        let Some(bytes) = self.bytes(height)? else { return Ok(None) };
-        codec::decode("decided block", &bytes, DECIDED_BYTES_MAX).map(Some).map_err(|error| {
-            let path = self.shared.folder.clone();
-            StoreError::DamagedBlock { height, path, offset: 0, fact: error.to_string() }
-        })
-    }
 }

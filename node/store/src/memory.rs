@@ -15,7 +15,7 @@ use tiltyard_proto::ids::{BlockHash, TransactionId};
 use tiltyard_proto::units::Height;
 
 use crate::bodies::BodyEntry;
-use crate::chain::{ChainRead, ChainStore, CommitRef, Recovered, check_next};
+use crate::chain::{ChainRead, ChainStore, CommitRef, Damage, Recovered, check_next};
 use crate::error::StoreError;
 use crate::state::TransactionPlace;
 
@@ -98,6 +98,7 @@ impl MemoryStore {
             bodies: content.bodies.iter().filter(|(_, height, _)| *height > reached).cloned().collect(),
             roles: content.roles.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
             rebuilt: None,
+            damage: Damage::default(),
         };
         self.synced = content.clone();
         self.shared = Arc::new(Mutex::new(content));

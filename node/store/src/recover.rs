@@ -4,21 +4,26 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use tiltyard_ledger::tree;
+use tiltyard_proto::block::DecidedBlock;
 use tiltyard_proto::genesis::Genesis;
+use tiltyard_proto::ids::StateRoot;
+use tiltyard_proto::state::StateKey;
 use tiltyard_proto::units::Height;
 
 use crate::disk;
 use crate::error::StoreError;
-use crate::log::LogReader;
+use crate::log::{BlockLog, LogReader, LogReport};
 use crate::state::replay::{replay, write_genesis};
-use crate::state::{StateIndex, StateOptions};
+use crate::state::{Marker, StateIndex, StateOptions};
+use crate::store::StoreOptions;
 
 /// Name of the index's folder.
-const STATE: &str = "state";
+pub(crate) const STATE: &str = "state";
 /// Where an index is made anew before it takes the old one's place.
 const FRESH: &str = "state.fresh";
 /// Where the old one is kept for people; one at a time.
-const OLD: &str = "state.old";
+pub(crate) const OLD: &str = "state.old";
 
 /// Says how the index was brought to the end of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,11 +36,58 @@ pub struct RebuildReport {
     pub height: Height,
 }
 
+/// Log and index, in agreement.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) log: BlockLog,
+    pub(crate) state: Arc<StateIndex>,
+    pub(crate) tip: Option<DecidedBlock>,
+    pub(crate) rebuilt: Option<RebuildReport>,
+    pub(crate) report: LogReport,
+}
+
+/// How often a start may shorten the log before it gives up.
+const CUTS_MAX: u32 = 16;
+
+/// Opens log and index in `folder` and makes them agree.
+///
+/// Where the index cannot be brought forward because a block of the log is damaged, the log is cut before that block:
+/// what stood behind it is set aside, and peers have it.
+pub(crate) fn open_chain(
+    folder: &Path,
+    genesis: &Genesis,
+    options: &StoreOptions,
+) -> Result<Opened, StoreError> {
+    let network = genesis.hash();
+    let at = folder.join("log");
+    let mut log = BlockLog::open(&at, &network, options.segment_bytes, options.scan)?;
+    let mut report = log.report().clone();
+    for _ in 0..CUTS_MAX {
+        let outcome =
+            open_state(folder, genesis, &log.reader(), options.state).and_then(|(state, rebuilt)| {
+                let height = state.marker().map_or(Height::ZERO, |marker| marker.height);
+                Ok((state, rebuilt, log.reader().block(height)?))
+            });
+        let height = match outcome {
+            Ok((state, rebuilt, tip)) => return Ok(Opened { log, state, tip, rebuilt, report }),
+            Err(StoreError::DamagedBlock { height, .. } | StoreError::Hole { height }) => height,
+            Err(error) => return Err(error),
+        };
+        tracing::warn!(%height, "the state cannot be made beyond a damaged block: the log is cut before it");
+        let reached = log.tip();
+        let kept = log.cut_from(height)?;
+        log = BlockLog::open(&at, &network, options.segment_bytes, options.scan)?;
+        report.aside.extend(kept);
+        let lost = report.lost.map(|(_, to)| to).max(reached);
+        report.lost = lost.map(|to| (height, to));
+    }
+    Err(StoreError::Index { fact: format!("it could not be made within {CUTS_MAX} tries") })
+}
+
 /// Opens the index in `folder` and makes it agree with the log.
 ///
-/// Behind the log: replayed forward. Damaged, of another past, or not to be opened: made anew beside the old one from
-/// the log, compared by root at every block, then renamed into place. Ahead of the log: an error, for the log is
-/// written first.
+/// Behind the log: replayed forward. Damaged, of another past, ahead of a log that lost its end, or not to be opened:
+/// made anew beside the old one from the log, compared by root at every block, then renamed into place.
 pub(crate) fn open_state(
     folder: &Path,
     genesis: &Genesis,
@@ -49,9 +101,12 @@ pub(crate) fn open_state(
             let report = RebuildReport { reason: None, blocks, height: tip };
             return Ok((Arc::new(index), Some(report)));
         }
-        Err(error @ (StoreError::Index { .. } | StoreError::Diverged { .. } | StoreError::Replay { .. })) => {
-            error.to_string()
-        }
+        Err(
+            error @ (StoreError::Index { .. }
+            | StoreError::Diverged { .. }
+            | StoreError::Replay { .. }
+            | StoreError::Ahead { .. }),
+        ) => error.to_string(),
         Err(error) => return Err(error),
     };
     tracing::warn!(%reason, %tip, "state index is made anew from the log");
@@ -87,26 +142,39 @@ fn try_open(
     {
         return Err(StoreError::Index { fact: "it is of another past than the log".to_owned() });
     }
-    if options.scrub_on_open && index.root_of_values()? != marker.root {
-        return Err(StoreError::Index { fact: "its values do not lead to their root".to_owned() });
-    }
-    let stored =
-        tiltyard_ledger::tree::root(&index).map_err(|error| StoreError::Index { fact: error.to_string() })?;
-    if stored != marker.root {
-        return Err(StoreError::Index { fact: "its tree does not lead to its root".to_owned() });
-    }
+    check(&index, &marker, options.scrub_on_open || index.is_doubtful())?;
     let blocks = replay(&index, log)?;
     Ok((index, blocks))
 }
 
+/// Compares what the index holds with the root that the block's header vouches for: a few paths, or all values.
+fn check(index: &StateIndex, marker: &Marker, all: bool) -> Result<(), StoreError> {
+    let wrong = |fact: &str| Err(StoreError::Index { fact: fact.to_owned() });
+    if all && index.root_of_values()? != marker.root {
+        return wrong("its values do not lead to their root");
+    }
+    let unreadable = |error: tiltyard_ledger::ReadError| StoreError::Index { fact: error.to_string() };
+    if tree::root(index).map_err(unreadable)? != marker.root {
+        return wrong("its tree does not lead to its root");
+    }
+    for key in [StateKey::Totals, StateKey::Params] {
+        let key = key.to_bytes();
+        let (value, proof) = tree::prove(index, &key).map_err(unreadable)?;
+        if proof.verify(&marker.root, &key, value.as_deref()).is_err() {
+            return wrong("a value does not lead to the root");
+        }
+    }
+    Ok(())
+}
+
 /// Makes the index anew beside the old one; only when it has reached the log's end does it take the old one's place.
-fn rebuild(
+pub(crate) fn rebuild(
     folder: &Path,
     genesis: &Genesis,
     log: &LogReader,
     options: StateOptions,
 ) -> Result<(StateIndex, u64), StoreError> {
-    let (current, fresh, old) = (folder.join(STATE), folder.join(FRESH), folder.join(OLD));
+    let (current, fresh) = (folder.join(STATE), folder.join(FRESH));
     remove_folder(&fresh)?;
     let blocks = {
         let index = StateIndex::open(&fresh, options)?;
@@ -121,13 +189,41 @@ fn rebuild(
         }
         blocks
     };
+    put_in_place(folder)?;
+    Ok((StateIndex::open(&current, options)?, blocks))
+}
+
+/// Renames the fresh index into place; the old one is kept for people.
+fn put_in_place(folder: &Path) -> Result<(), StoreError> {
+    let (current, fresh, old) = (folder.join(STATE), folder.join(FRESH), folder.join(OLD));
     remove_folder(&old)?;
     if current.exists() {
         fs::rename(&current, &old).map_err(|e| StoreError::io("move", &current, e))?;
     }
     fs::rename(&fresh, &current).map_err(|e| StoreError::io("move", &fresh, e))?;
-    disk::sync_folder(folder).map_err(|e| StoreError::io("sync folder", folder, e))?;
-    Ok((StateIndex::open(&current, options)?, blocks))
+    disk::sync_folder(folder).map_err(|e| StoreError::io("sync folder", folder, e))
+}
+
+/// Copies the index into a fresh folder, entry by entry, compares the two by root and digest, and puts the copy in
+/// place; the old one is removed. Returns the root and the number of entries.
+pub(crate) fn copy_afresh(folder: &Path, options: StateOptions) -> Result<(StateRoot, u64), StoreError> {
+    let fresh = folder.join(FRESH);
+    remove_folder(&fresh)?;
+    let (root, entries) = {
+        let from = StateIndex::open(&folder.join(STATE), options)?;
+        let to = StateIndex::open(&fresh, options)?;
+        let entries = from.copy_to(&to)?;
+        let root = from.root_of_values()?;
+        if to.root_of_values()? != root || to.digest()? != from.digest()? {
+            return Err(StoreError::Index {
+                fact: "its copy differs from it; nothing was changed".to_owned(),
+            });
+        }
+        (root, entries)
+    };
+    put_in_place(folder)?;
+    remove_folder(&folder.join(OLD))?;
+    Ok((root, entries))
 }
 
 fn remove_folder(path: &Path) -> Result<(), StoreError> {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tiltyard_keys::GenesisHash;
 
-use crate::append::AppendFile;
+use crate::append::{AppendFile, Salvage};
 use crate::error::StoreError;
 
 /// Largest key, in bytes.
@@ -25,7 +25,8 @@ pub struct Roles {
     live_bytes: u64,
 }
 
-fn payload_max() -> u32 {
+/// Largest frame payload, in bytes.
+pub(crate) fn payload_max() -> u32 {
     u32::try_from(4 + ROLE_KEY_BYTES_MAX + ROLE_VALUE_BYTES_MAX).unwrap_or(u32::MAX)
 }
 
@@ -54,13 +55,14 @@ impl Roles {
     /// Name of the file.
     pub const NAME: &'static str = "roles";
 
-    /// Opens or makes the file in `folder`.
+    /// Opens or makes the file in `folder`; returns what was damaged: the entries that are whole are kept.
     ///
     /// # Errors
     /// [`StoreError`]
-    pub fn open(folder: &Path, network: &GenesisHash) -> Result<Self, StoreError> {
+    pub fn open(folder: &Path, network: &GenesisHash) -> Result<(Self, Option<Salvage>), StoreError> {
         let path = folder.join(Self::NAME);
-        let (file, all) = AppendFile::open(&path, "roles", network.as_bytes(), payload_max())?;
+        let (file, all, salvage) =
+            AppendFile::open_salvaging(&path, "roles", network.as_bytes(), payload_max())?;
         let mut this = Self { file, entries: BTreeMap::new(), live_bytes: 0 };
         for (_, payload) in all {
             let (key, value) = split(&payload).ok_or_else(|| StoreError::Damaged {
@@ -70,7 +72,7 @@ impl Roles {
             })?;
             this.apply(key, value);
         }
-        Ok(this)
+        Ok((this, salvage))
     }
 
     fn apply(&mut self, key: &[u8], value: &[u8]) {

@@ -21,6 +21,7 @@ mod scrub;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use tiltyard_ledger::{ChangeSet, ReadError, StateRead};
@@ -38,6 +39,8 @@ const TRANSACTION: u8 = b't';
 const MARKER: &[u8] = b"m";
 /// Most stale nodes removed with one block; the rest waits for the next.
 const PRUNED_NODES_PER_BLOCK_MAX: usize = 16 * 1024;
+/// Blocks that change nothing are not written to the index; so many of them at most are executed again at a start.
+const UNNOTED_BLOCKS_MAX: u64 = 256;
 /// Left behind when the index failed in use: the next start rebuilds it.
 const REBUILD_FLAG: &str = "rebuild";
 
@@ -50,19 +53,20 @@ pub struct StateOptions {
     pub node_cache_bytes: usize,
     /// Stale tree nodes are kept for so many blocks.
     pub prune_after: Blocks,
-    /// Whether opening reads every entry and compares the root of all values with the header's. Without it damage is
-    /// found when it is met.
+    /// Whether opening reads every entry and compares the root of all values with the header's. Without it a few are
+    /// compared, and damage elsewhere is found when it is met: the database checks what it reads, and a wrong value
+    /// leads to another root than the network's. A doubtful index is always read whole.
     pub scrub_on_open: bool,
 }
 
 impl Default for StateOptions {
-    /// 32 MiB of pages, 16 MiB of nodes, 1,000 blocks, scrub.
+    /// 32 MiB of pages, 16 MiB of nodes, 1,000 blocks, no scrub.
     fn default() -> Self {
         Self {
             page_cache_bytes: 32 << 20,
             node_cache_bytes: 16 << 20,
             prune_after: Blocks::new(1_000),
-            scrub_on_open: true,
+            scrub_on_open: false,
         }
     }
 }
@@ -86,6 +90,9 @@ pub(crate) struct StateIndex {
     folder: PathBuf,
     options: StateOptions,
     marker: RwLock<Option<Marker>>,
+    /// Height of the marker as the database holds it.
+    noted_height: AtomicU64,
+    doubtful: bool,
     nodes: Mutex<NodeCache>,
 }
 
@@ -129,7 +136,7 @@ impl StateIndex {
     }
 
     /// Makes the next start rebuild the index. Best effort: a start also finds damage by itself.
-    fn flag_rebuild(&self) {
+    pub(crate) fn flag_rebuild(&self) {
         if let Err(error) = crate::disk::replace(&self.folder.join(REBUILD_FLAG), b"") {
             tracing::warn!(%error, "rebuild of the state index could not be flagged");
         }
@@ -155,6 +162,7 @@ impl StateIndex {
         let batch = self.batch(&marker, changes, outcomes)?;
         let mut held = self.marker.write().unwrap_or_else(PoisonError::into_inner);
         guarded(|| self.db.apply_batch(batch))?;
+        self.noted_height.store(marker.height.get(), Ordering::Relaxed);
         let mut cache = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         for (key, node) in &changes.nodes {
             cache.put(key, node);
@@ -207,6 +215,42 @@ impl StateIndex {
             let keys = self.db.range(range).keys().take(PRUNED_NODES_PER_BLOCK_MAX);
             keys.map(|key| Ok(key?.to_vec())).collect()
         })
+    }
+
+    /// Brings the index to a block that is durable in the log. A block that changes nothing is not written: the next
+    /// start executes it again, and finds the same. Durable when this returns, as far as it has to be.
+    pub(crate) fn commit(
+        &self,
+        marker: Marker,
+        changes: &ChangeSet,
+        outcomes: &[(TransactionId, bool)],
+    ) -> Result<(), StoreError> {
+        let is_empty = changes.values.is_empty()
+            && changes.nodes.is_empty()
+            && changes.stale.is_empty()
+            && outcomes.is_empty();
+        let noted = self.noted_height.load(Ordering::Relaxed);
+        if is_empty && marker.height.get().saturating_sub(noted) < UNNOTED_BLOCKS_MAX {
+            *self.marker.write().unwrap_or_else(PoisonError::into_inner) = Some(marker);
+            return Ok(());
+        }
+        self.write(marker, changes, outcomes)?;
+        self.sync()
+    }
+
+    /// Writes the marker where it lags behind. Durable only after [`Self::sync`].
+    pub(crate) fn write_marker(&self) -> Result<(), StoreError> {
+        let Some(marker) = self.marker() else { return Ok(()) };
+        if marker.height.get() > self.noted_height.load(Ordering::Relaxed) {
+            guarded(|| self.db.insert(MARKER, marker.encode()).map(|_| ()))?;
+            self.noted_height.store(marker.height.get(), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Whether opening had to help itself, so that the whole should be looked at.
+    pub(crate) const fn is_doubtful(&self) -> bool {
+        self.doubtful
     }
 
     /// Makes everything written durable.

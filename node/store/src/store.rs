@@ -10,13 +10,13 @@ use tiltyard_proto::ids::{BlockHash, TransactionId};
 use tiltyard_proto::units::Height;
 
 use crate::bodies::Bodies;
-use crate::chain::{ChainRead, ChainStore, CommitRef, Recovered, check_next};
+use crate::chain::{ChainRead, ChainStore, CommitRef, Damage, Recovered, check_next};
 use crate::disk;
 use crate::error::StoreError;
 use crate::journal::Journal;
 use crate::lock::FolderLock;
-use crate::log::{BlockLog, LogReader, SEGMENT_BYTES};
-use crate::recover::open_state;
+use crate::log::{BlockLog, LogDamage, LogReader, MissingRun, SEGMENT_BYTES, ScanDepth};
+use crate::recover::{Opened, open_chain};
 use crate::roles::Roles;
 use crate::state::{Marker, StateIndex, StateOptions, TransactionPlace};
 
@@ -28,14 +28,17 @@ pub struct StoreOptions {
     /// With fewer free bytes than this no body is kept, so that a node stops before it signs what it may not be able
     /// to write; decided blocks are still written.
     pub reserve_bytes: u64,
+    /// How much of the log is read at the start.
+    pub scan: ScanDepth,
     /// The state index.
     pub state: StateOptions,
 }
 
 impl Default for StoreOptions {
-    /// 64 MiB segments, 64 MiB reserve.
+    /// 64 MiB segments, 64 MiB reserve, a quick start.
     fn default() -> Self {
-        Self { segment_bytes: SEGMENT_BYTES, reserve_bytes: 64 << 20, state: StateOptions::default() }
+        let state = StateOptions::default();
+        Self { segment_bytes: SEGMENT_BYTES, reserve_bytes: 64 << 20, scan: ScanDepth::Quick, state }
     }
 }
 
@@ -54,11 +57,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or makes the store in `folder` for the network of `genesis`, and tells what it knows.
+    /// Opens or makes the store in `folder` for the network of `genesis`, and tells what it knows. Damage is worked
+    /// around and told in [`Recovered::damage`].
     ///
     /// # Errors
-    /// [`StoreError::Locked`] while another process has it, [`StoreError::Foreign`] for another network's folder,
-    /// [`StoreError::DamagedBlock`] and [`StoreError::Damaged`] when acknowledged bytes changed, or what the disk says.
+    /// [`StoreError::Locked`] while another process has it, [`StoreError::Foreign`] for another network's folder, or
+    /// what the disk says.
     pub fn open(
         folder: &Path,
         genesis: &Genesis,
@@ -66,21 +70,57 @@ impl Store {
     ) -> Result<(Self, Recovered), StoreError> {
         let lock = FolderLock::take(folder)?;
         let network = genesis.hash();
-        let log = BlockLog::open(&folder.join("log"), &network, options.segment_bytes)?;
-        let (state, rebuilt) = open_state(folder, genesis, &log.reader(), options.state)?;
+        let Opened { log, state, tip, rebuilt, report } = open_chain(folder, genesis, &options)?;
         let Some(marker) = state.marker() else {
             return Err(StoreError::Index { fact: "it holds no state".to_owned() });
         };
-        let tip = log.reader().block(marker.height)?;
-        let (journal, entries) = Journal::open(folder, &network)?;
-        let (bodies, kept) = Bodies::open(folder, &network, marker.height)?;
-        let roles = Roles::open(folder, &network)?;
+        let (journal, entries, journal_damage) = Journal::open_or_set_aside(folder, &network)?;
+        let (bodies, kept, bodies_damage) = Bodies::open(folder, &network, marker.height)?;
+        let (roles, roles_damage) = Roles::open(folder, &network)?;
         let saved = roles.entries().iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let damage = Damage {
+            log: report,
+            missing_blocks: log.reader().missing_count(),
+            journal: journal_damage,
+            bodies: bodies_damage,
+            roles: roles_damage,
+        };
         let reader = StoreReader { log: log.reader(), state };
-        let recovered = Recovered { tip, journal: entries, bodies: kept, roles: saved, rebuilt };
+        let recovered = Recovered { tip, journal: entries, bodies: kept, roles: saved, rebuilt, damage };
         let (folder, reserve_bytes) = (folder.to_path_buf(), options.reserve_bytes);
         let this = Self { log, journal, bodies, roles, reader, marker, folder, reserve_bytes, _lock: lock };
         Ok((this, recovered))
+    }
+
+    /// Returns the highest run of missing blocks with what proves its last one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the disk cannot be read.
+    pub fn missing_run(&self) -> Result<Option<MissingRun>, StoreError> {
+        self.reader.log.missing_run()
+    }
+
+    /// Puts a missing block in its place; durable when it returns. False when that height is not missing.
+    ///
+    /// # Errors
+    /// [`StoreError::NotNext`] for a block that its successor does not name, or what the disk says.
+    pub fn patch(&mut self, decided: &DecidedBlock) -> Result<bool, StoreError> {
+        self.log.patch(decided)
+    }
+
+    /// Makes the next start build the state index anew: something that it led to contradicts the network.
+    pub fn distrust_state(&self) {
+        self.reader.state.flag_rebuild();
+    }
+}
+
+impl Drop for Store {
+    /// Notes in the index how far it is true, so that the next start has nothing to execute again.
+    fn drop(&mut self) {
+        let noted = self.reader.state.write_marker().and_then(|()| self.reader.state.sync());
+        if let Err(error) = noted {
+            tracing::warn!(%error, "height of the state index not noted; the next start catches up");
+        }
     }
 }
 
@@ -113,8 +153,7 @@ impl ChainStore for Store {
         check_next((self.marker.height, self.marker.block), &commit)?;
         self.log.append(commit.decided)?;
         let marker = self.marker.after(commit.decided, commit.changes);
-        self.reader.state.write(marker, commit.changes, commit.outcomes)?;
-        self.reader.state.sync()?;
+        self.reader.state.commit(marker, commit.changes, commit.outcomes)?;
         self.marker = marker;
         self.bodies.forget_through(marker.height)
     }
@@ -139,6 +178,18 @@ impl StoreReader {
     #[must_use]
     pub fn view(&self) -> StateView<'_> {
         StateView { held: self.state.hold(), state: &self.state }
+    }
+
+    /// Returns the damage met while reading blocks since the last call.
+    #[must_use]
+    pub fn take_met_damage(&self) -> Vec<LogDamage> {
+        self.log.take_met()
+    }
+
+    /// Number of blocks that are missing in the log.
+    #[must_use]
+    pub fn missing_blocks(&self) -> u64 {
+        self.log.missing_count()
     }
 }
 

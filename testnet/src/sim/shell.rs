@@ -44,6 +44,7 @@ fn is_durable(effect: &Effect) -> bool {
         | Effect::FinishJob(_)
         | Effect::CancelJob(_)
         | Effect::Notify(_)
+        | Effect::Repair(_)
         | Effect::StopSigning { .. } => false,
     }
 }
@@ -252,7 +253,8 @@ impl World {
                 let delay = self.dice.between(10, 250);
                 self.give_later(at, delay, Input::Blob { root: blob.root, held });
             }
-            Effect::Serve { .. } | Effect::Drop(_) | Effect::FinishJob(_) => {}
+            // No disk of the simulator loses blocks in the middle.
+            Effect::Serve { .. } | Effect::Drop(_) | Effect::FinishJob(_) | Effect::Repair(_) => {}
             Effect::StartJob { id, job } => self.start_job(at, id, &job),
             Effect::CancelJob(id) => {
                 self.nodes[at].jobs.remove(&id);

@@ -1,9 +1,9 @@
 //! Late joiners and observers catch up; liars cost time only.
 
 use tiltyard_machine::Event;
-use tiltyard_machine::io::Input;
+use tiltyard_machine::io::{Input, Missing};
 use tiltyard_proto::transaction::Action;
-use tiltyard_proto::units::Stake;
+use tiltyard_proto::units::{Height, Stake};
 
 use crate::world::{Part, World, secret};
 
@@ -74,6 +74,28 @@ fn three_liars_of_four_delay_a_joiner_but_one_honest_peer_is_enough() {
     assert!(done, "{} of {} blocks", world.height(4), world.height(0));
     world.assert_agreement();
     assert!(!world.nodes[4].penalties.is_empty());
+}
+
+#[test]
+fn blocks_that_a_disk_lost_come_back_even_from_among_liars() {
+    let mut world = World::validators(25, 4);
+    world.start_all();
+    world.run(20_000);
+    let whole = world.nodes[3].disk.borrow().blocks.clone();
+    assert!(whole.len() > 45, "{} blocks", whole.len());
+    world.liars = [1, 2].into();
+    let named = whole[40].block.header.parent;
+    let missing = Missing { from: Height::new(3), to: Height::new(40), hash: named };
+    world.give(0, Input::Missing(Some(missing)));
+    world.run_until(world.now_ms + 15_000, |world| !world.nodes[0].repaired.is_empty());
+    let found = world.nodes[0].repaired.clone();
+    assert_eq!(found.len(), 38, "each missing block once");
+    for (at, decided) in found.iter().enumerate() {
+        assert_eq!(decided.block, whole[39 - at].block, "from the last one down");
+    }
+    world.run(3_000);
+    world.assert_agreement();
+    assert_eq!(world.nodes[0].repaired.len(), 38, "what is there is not asked for again");
 }
 
 #[test]

@@ -89,6 +89,8 @@ pub(crate) struct Node {
     pub(crate) crash_after: Option<u64>,
     pub(crate) stopped_signing: Option<String>,
     pub(crate) penalties: Vec<&'static str>,
+    /// Blocks that were put back into the log.
+    pub(crate) repaired: Vec<DecidedBlock>,
     pub(crate) reports: Vec<Acceptance>,
 }
 
@@ -219,6 +221,7 @@ impl World {
                 crash_after: None,
                 stopped_signing: None,
                 penalties: Vec::new(),
+                repaired: Vec::new(),
                 reports: Vec::new(),
             });
         }
@@ -361,6 +364,10 @@ impl World {
                 disk.bodies.retain(|_, (of, _)| *of > height);
                 drop(disk);
                 self.send(at, 1, Input::Committed(height));
+            }
+            Effect::Repair(blocks) => {
+                self.nodes[at].repaired.extend(blocks);
+                self.send(at, 1, Input::Missing(None));
             }
             Effect::SaveRole((key, value)) => {
                 let mut disk = disk.borrow_mut();

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, RwLock};
 
 use super::cache::NodeCache;
@@ -46,13 +47,15 @@ impl StateIndex {
         if folder.join(REBUILD_FLAG).exists() {
             return Err(StoreError::Index { fact: "it failed in use before".to_owned() });
         }
-        quarantine(folder, |name| name.starts_with(SNAPSHOT) && name.ends_with(SNAPSHOT_IN_MAKING))?;
+        let mut doubtful =
+            quarantine(folder, |name| name.starts_with(SNAPSHOT) && name.ends_with(SNAPSHOT_IN_MAKING))?;
         let fresh = !folder.join("db").exists();
         let db = match open_database(folder, &options) {
             Err(StoreError::Index { fact }) => {
                 if !quarantine(folder, |name| name.starts_with(SNAPSHOT))? {
                     return Err(StoreError::Index { fact });
                 }
+                doubtful = true;
                 open_database(folder, &options)?
             }
             other => other?,
@@ -71,6 +74,7 @@ impl StateIndex {
         };
         let nodes = Mutex::new(NodeCache::new(options.node_cache_bytes));
         let folder = folder.to_path_buf();
-        Ok(Self { db, file, folder, options, marker: RwLock::new(marker), nodes })
+        let noted_height = AtomicU64::new(marker.map_or(0, |marker| marker.height.get()));
+        Ok(Self { db, file, folder, options, marker: RwLock::new(marker), noted_height, doubtful, nodes })
     }
 }

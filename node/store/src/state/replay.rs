@@ -73,10 +73,9 @@ pub(crate) fn replay(index: &StateIndex, log: &LogReader) -> Result<u64, StoreEr
     let mut count = 0u64;
     while marker.height < tip {
         let height = marker.height.next();
-        let decided = log.block(height)?.ok_or_else(|| StoreError::Replay {
-            height,
-            fact: "the log does not hold it, and no older state to start from is there".to_owned(),
-        })?;
+        let Some(decided) = log.block(height)? else {
+            return Err(StoreError::Hole { height });
+        };
         if decided.block.header.parent != marker.block {
             let fact = "it does not continue the state it is applied to".to_owned();
             return Err(StoreError::Replay { height, fact });

@@ -35,7 +35,7 @@ impl StateIndex {
     pub(crate) fn root_of_values(&self) -> Result<StateRoot, StoreError> {
         let mut leaves = guarded(|| {
             let mut leaves: Vec<Leaf> = Vec::new();
-            for entry in self.db.iter() {
+            for entry in self.db.scan_prefix([VALUE]) {
                 let (key, value) = entry?;
                 if let Some((&VALUE, name)) = key.split_first() {
                     leaves.push((plain(name), plain(&value)));
@@ -47,5 +47,40 @@ impl StateIndex {
         // Equal key hashes would split for ever; two keys of one hash do not exist, one key is stored once.
         leaves.dedup_by_key(|(key, _)| *key);
         Ok(StateRoot::from_bytes(root(&leaves, 0)))
+    }
+}
+
+/// Entries copied between two syncs.
+const ENTRIES_PER_SYNC: u64 = 100_000;
+
+impl StateIndex {
+    /// Copies every entry into an empty index; returns how many.
+    pub(crate) fn copy_to(&self, to: &Self) -> Result<u64, StoreError> {
+        let mut count = 0u64;
+        for entry in self.db.iter() {
+            let (key, value) = guarded(|| entry)?;
+            guarded(|| to.db.insert(key, value).map(|_| ()))?;
+            count = count.saturating_add(1);
+            if count.is_multiple_of(ENTRIES_PER_SYNC) {
+                to.sync()?;
+            }
+        }
+        to.sync()?;
+        Ok(count)
+    }
+
+    /// Returns a hash over every entry, keys and values, in order.
+    pub(crate) fn digest(&self) -> Result<[u8; 32], StoreError> {
+        guarded(|| {
+            let mut hasher = blake3::Hasher::new_derive_key("tiltyard/store/index/v1");
+            for entry in self.db.iter() {
+                let (key, value) = entry?;
+                for part in [key, value] {
+                    hasher.update(&(part.len() as u64).to_be_bytes());
+                    hasher.update(&part);
+                }
+            }
+            Ok(*hasher.finalize().as_bytes())
+        })
     }
 }

@@ -149,21 +149,22 @@ impl Maker {
 /// A block for the log alone: chained, but executed by nobody.
 pub(crate) fn plain(genesis: &Genesis, height: u64, parent: BlockHash) -> DecidedBlock {
     let maker = Maker::new(genesis.time.get());
+    let body = Body { parent_certificate: None, transactions: Vec::new() };
     let header = Header {
         version: Header::VERSION,
         genesis: genesis.hash(),
         height: Height::new(height),
         time: UnixMillis::new(height),
         parent,
-        parent_certificate: tiltyard_proto::ids::CertificateHash::from_bytes([0; 32]),
+        parent_certificate: body.parent_certificate_hash(),
         builder: maker.validator.public(),
-        tx_root: tiltyard_proto::ids::MerkleRoot::from_bytes([3; 32]),
+        tx_root: body.tx_root(),
         state_root: tiltyard_proto::ids::StateRoot::from_bytes([4; 32]),
         validators_hash: tiltyard_proto::ids::ValidatorsHash::from_bytes([5; 32]),
         next_validators_hash: tiltyard_proto::ids::ValidatorsHash::from_bytes([6; 32]),
         params_hash: tiltyard_proto::ids::ParamsHash::from_bytes([7; 32]),
     };
-    let block = Block { header, body: Body { parent_certificate: None, transactions: Vec::new() } };
+    let block = Block { header, body };
     let certificate = Certificate {
         height: Height::new(height),
         round: Round::new(0),

@@ -7,15 +7,17 @@ use tiltyard_ledger::tree;
 use tiltyard_proto::block::DecidedBlock;
 use tiltyard_proto::ids::StateRoot;
 use tiltyard_proto::units::{Blocks, Height};
-use tiltyard_store::{ChainRead, ChainStore, RebuildReport, StateOptions, Store, StoreError, StoreOptions};
+use tiltyard_store::{
+    ChainRead, ChainStore, RebuildReport, ScanDepth, StateOptions, Store, StoreError, StoreOptions,
+};
 
 use crate::chain::Maker;
 
 const BLOCKS: u64 = 12;
 
 fn options() -> StoreOptions {
-    let state = StateOptions { prune_after: Blocks::new(4), ..StateOptions::default() };
-    StoreOptions { segment_bytes: 16 * 1024, reserve_bytes: 0, state }
+    let state = StateOptions { prune_after: Blocks::new(4), scrub_on_open: true, ..StateOptions::default() };
+    StoreOptions { segment_bytes: 16 * 1024, reserve_bytes: 0, scan: ScanDepth::Full, state }
 }
 
 fn grown(folder: &Path, count: u64) -> (Maker, DecidedBlock) {
@@ -71,12 +73,26 @@ fn an_index_that_is_behind_is_replayed_forward() {
 }
 
 #[test]
-fn an_index_ahead_of_the_log_is_an_error() {
+fn an_index_ahead_of_a_log_that_lost_its_end_is_made_anew_from_what_is_left() {
     let folder = tempfile::tempdir().unwrap();
-    let (maker, _) = grown(folder.path(), 5);
-    fs::remove_dir_all(folder.path().join("log")).unwrap();
-    let error = reopen(folder.path(), &maker).unwrap_err();
-    assert!(matches!(error, StoreError::Ahead { .. }), "{error}");
+    let (maker, tip) = grown(folder.path(), 5);
+    let path = folder.path().join("log/00000000000000000001.log");
+    let mut bytes = fs::read(&path).unwrap();
+    let last = bytes.len() - 20;
+    bytes[last] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let (mut store, recovered) = Store::open(folder.path(), &maker.genesis, options()).unwrap();
+    let found = recovered.tip.unwrap();
+    assert_eq!(found.block.header.height, Height::new(4));
+    assert_eq!(found.block.hash(), tip.block.header.parent);
+    assert_eq!(recovered.damage.log.lost, Some((Height::new(5), Height::new(5))));
+    assert_eq!(recovered.damage.log.damage[0].height, Height::new(5));
+    let kept = fs::read(&recovered.damage.log.aside[0]).unwrap();
+    assert!(bytes.ends_with(&kept) && !kept.is_empty(), "the damaged record is kept aside");
+    assert!(recovered.rebuilt.unwrap().reason.is_some());
+    assert_eq!(tree::root(&store.reader()).unwrap(), found.block.header.state_root);
+    // The lost block comes from a peer and the chain goes on.
+    maker.grow(&mut store, Some(found), 3).unwrap();
 }
 
 #[test]
@@ -210,20 +226,74 @@ fn an_index_that_failed_in_use_is_made_again() {
 }
 
 #[test]
-fn a_damaged_block_is_named_and_nothing_is_dropped() {
+fn a_damaged_block_is_named_and_had_again() {
     let folder = tempfile::tempdir().unwrap();
-    let (maker, _) = grown(folder.path(), BLOCKS);
+    let (maker, tip) = grown(folder.path(), BLOCKS);
     let path = folder.path().join("log/00000000000000000001.log");
-    let whole = fs::read(&path).unwrap();
-    let mut bytes = whole.clone();
+    let other = tempfile::tempdir().unwrap();
+    copy_folder(folder.path(), other.path());
+    let mut bytes = fs::read(&path).unwrap();
     let at = bytes.len() / 2;
     bytes[at] ^= 1;
     fs::write(&path, &bytes).unwrap();
-    let error = reopen(folder.path(), &maker).unwrap_err();
-    assert!(matches!(error, StoreError::DamagedBlock { height, .. } if height.get() > 1), "{error}");
-    assert_eq!(fs::read(&path).unwrap(), bytes);
-    fs::write(&path, &whole).unwrap();
-    assert_eq!(reopen(folder.path(), &maker).unwrap().2, None);
+    let (mut store, recovered) = Store::open(folder.path(), &maker.genesis, options()).unwrap();
+    assert_eq!(recovered.tip, Some(tip.clone()));
+    let damage = &recovered.damage.log.damage[0];
+    assert!(damage.height > Height::new(1) && damage.offset <= at as u64 && (at as u64) < damage.end);
+    assert_eq!(recovered.damage.missing_blocks, 1);
+    assert_eq!(fs::read(&path).unwrap(), bytes, "nothing is dropped");
+    let (peer, _) = Store::open(other.path(), &maker.genesis, options()).unwrap();
+    let run = store.missing_run().unwrap().unwrap();
+    let decided = peer.reader().block(run.to).unwrap().unwrap();
+    assert!(store.patch(&decided).unwrap());
+    assert_eq!(store.missing_run().unwrap(), None);
+    drop(store);
+    let (store, recovered) = Store::open(folder.path(), &maker.genesis, options()).unwrap();
+    assert_eq!(recovered.damage.missing_blocks, 0);
+    let (ours, theirs) = (store.reader(), peer.reader());
+    for height in 1..=BLOCKS {
+        let height = Height::new(height);
+        assert_eq!(ours.block(height).unwrap().unwrap().block, theirs.block(height).unwrap().unwrap().block);
+    }
+}
+
+#[test]
+fn with_log_and_index_damaged_the_log_is_kept_up_to_the_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let (maker, _) = grown(folder.path(), BLOCKS);
+    fs::remove_dir_all(folder.path().join("state")).unwrap();
+    let path = folder.path().join("log/00000000000000000001.log");
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let (mut store, recovered) = Store::open(folder.path(), &maker.genesis, options()).unwrap();
+    let (from, to) = recovered.damage.log.lost.unwrap();
+    assert_eq!(to, Height::new(BLOCKS));
+    assert_eq!(store.reader().tip().next(), from);
+    assert!(store.reader().tip() > Height::new(2), "what stood before the damage is used");
+    assert!(!recovered.damage.log.aside.is_empty());
+    maker.grow(&mut store, recovered.tip, 3).unwrap();
+}
+
+#[test]
+fn a_damaged_journal_is_set_aside_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let maker = Maker::new(1);
+    let (mut store, _) = Store::open(folder.path(), &maker.genesis, options()).unwrap();
+    store.reset_journal(b"vote one").unwrap();
+    store.journal(b"vote two").unwrap();
+    drop(store);
+    let path = folder.path().join("journal");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let (store, recovered) = Store::open(folder.path(), &maker.genesis, options()).unwrap();
+    let salvage = recovered.damage.journal.unwrap();
+    assert_eq!(fs::read(&salvage.kept).unwrap(), bytes);
+    assert_eq!(recovered.journal, Vec::<Vec<u8>>::new());
+    drop(store);
+    assert_eq!(Store::open(folder.path(), &maker.genesis, options()).unwrap().1.damage.journal, None);
 }
 
 /// Counts entries of the index under a prefix.

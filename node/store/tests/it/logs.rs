@@ -7,15 +7,23 @@ use tiltyard_keys::GenesisHash;
 use tiltyard_proto::block::DecidedBlock;
 use tiltyard_proto::units::Height;
 use tiltyard_store::StoreError;
-use tiltyard_store::log::BlockLog;
+use tiltyard_store::log::{BlockLog, ScanDepth};
 
 use crate::chain::{Maker, plain};
 
 const SMALL_SEGMENT: u32 = 4 * 1024;
 
+fn open(folder: &Path, network: &GenesisHash) -> Result<BlockLog, StoreError> {
+    BlockLog::open(folder, network, SMALL_SEGMENT, ScanDepth::Quick)
+}
+
+fn open_full(folder: &Path, network: &GenesisHash) -> Result<BlockLog, StoreError> {
+    BlockLog::open(folder, network, SMALL_SEGMENT, ScanDepth::Full)
+}
+
 fn fill(folder: &Path, count: u64) -> (GenesisHash, Vec<DecidedBlock>) {
     let genesis = Maker::new(1).genesis;
-    let mut log = BlockLog::open(folder, &genesis.hash(), SMALL_SEGMENT).unwrap();
+    let mut log = open(folder, &genesis.hash()).unwrap();
     let mut blocks: Vec<DecidedBlock> = Vec::new();
     for height in 1..=count {
         let parent = blocks.last().map_or(genesis.block_hash(), |last| last.block.hash());
@@ -36,13 +44,9 @@ fn segments(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn is_damage(error: &StoreError) -> bool {
-    matches!(error, StoreError::DamagedBlock { .. } | StoreError::Damaged { .. })
-}
-
 /// Opens and reads everything back.
 fn read_all(folder: &Path, network: &GenesisHash) -> Result<Vec<DecidedBlock>, StoreError> {
-    let reader = BlockLog::open(folder, network, SMALL_SEGMENT)?.reader();
+    let reader = open(folder, network)?.reader();
     let tip = reader.tip().unwrap_or(Height::ZERO);
     (1..=tip.get()).map(|height| reader.block(Height::new(height)).map(Option::unwrap)).collect()
 }
@@ -59,7 +63,7 @@ fn blocks_come_back_over_many_segments() {
 fn a_block_that_does_not_follow_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (network, blocks) = fill(folder.path(), 3);
-    let mut log = BlockLog::open(folder.path(), &network, SMALL_SEGMENT).unwrap();
+    let mut log = open(folder.path(), &network).unwrap();
     assert!(matches!(log.append(&blocks[2]), Err(StoreError::NotNext { .. })));
     assert!(matches!(log.append(&blocks[0]), Err(StoreError::NotNext { .. })));
 }
@@ -69,21 +73,38 @@ fn another_networks_log_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     fill(folder.path(), 3);
     let other = Maker::new(2).genesis.hash();
-    let error = BlockLog::open(folder.path(), &other, SMALL_SEGMENT).unwrap_err();
+    let error = open(folder.path(), &other).unwrap_err();
     assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
 }
 
 #[test]
-fn every_truncation_of_acknowledged_blocks_is_an_error() {
+fn every_truncation_of_acknowledged_blocks_is_told_and_what_is_left_stays_in_use() {
     let folder = tempfile::tempdir().unwrap();
-    let (network, _) = fill(folder.path(), 14);
+    let (network, blocks) = fill(folder.path(), 14);
     let last = segments(folder.path()).pop().unwrap();
-    let whole = fs::read(&last).unwrap();
-    for length in 0..whole.len() {
+    let (whole, tip) = (fs::read(&last).unwrap(), fs::read(folder.path().join("tip")).unwrap());
+    let first_there: u64 = last.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    for length in (0..whole.len()).step_by(3) {
         fs::write(&last, &whole[..length]).unwrap();
-        let error = BlockLog::open(folder.path(), &network, SMALL_SEGMENT).unwrap_err();
-        assert!(is_damage(&error), "cut to {length}: {error}");
-        assert_eq!(fs::read(&last).unwrap().len(), length, "damage is reported, not repaired in silence");
+        fs::write(folder.path().join("tip"), &tip).unwrap();
+        let mut log = open(folder.path(), &network).unwrap();
+        let left = log.tip().unwrap().get();
+        assert!((first_there - 1..14).contains(&left), "cut to {length}: {left} blocks are left");
+        assert_eq!(log.report().lost, Some((Height::new(left + 1), Height::new(14))), "cut to {length}");
+        let reader = log.reader();
+        for (at, block) in blocks.iter().enumerate().take(usize::try_from(left).unwrap()) {
+            assert_eq!(reader.block(Height::new(at as u64 + 1)).unwrap().as_ref(), Some(block));
+        }
+        if length % 64 == 0 {
+            for block in &blocks[usize::try_from(left).unwrap()..] {
+                log.append(block).unwrap();
+            }
+            assert_eq!(read_all(folder.path(), &network).unwrap(), blocks, "cut to {length}");
+        }
+        fs::remove_dir_all(folder.path().join("aside")).ok();
+        for path in segments(folder.path()).into_iter().filter(|path| *path > last) {
+            fs::remove_file(path).unwrap();
+        }
     }
 }
 
@@ -96,14 +117,14 @@ fn a_torn_unacknowledged_tail_is_cut_off_and_the_log_goes_on() {
     let tip = fs::read(folder.path().join("tip")).unwrap();
     let genesis = Maker::new(1).genesis;
     let next = plain(&genesis, 4, blocks[2].block.hash());
-    BlockLog::open(folder.path(), &network, SMALL_SEGMENT).unwrap().append(&next).unwrap();
+    open(folder.path(), &network).unwrap().append(&next).unwrap();
     let after = fs::read(&last).unwrap();
     for length in before.len()..after.len() {
         // What a kill in the middle of the append leaves: a part of the record, the tip not yet noted.
         fs::write(&last, &after[..length]).unwrap();
         fs::write(folder.path().join("tip"), &tip).unwrap();
         assert_eq!(read_all(folder.path(), &network).unwrap(), blocks, "cut to {length}");
-        let mut log = BlockLog::open(folder.path(), &network, SMALL_SEGMENT).unwrap();
+        let mut log = open(folder.path(), &network).unwrap();
         log.append(&next).unwrap();
         assert_eq!(log.tip(), Some(Height::new(4)));
     }
@@ -118,22 +139,88 @@ fn a_torn_unacknowledged_tail_is_cut_off_and_the_log_goes_on() {
     }
 }
 
+/// Puts the missing blocks back, the highest run first, as peers would give them.
+fn refetch(log: &mut BlockLog, blocks: &[DecidedBlock]) {
+    while let Some(run) = log.reader().missing_run().unwrap() {
+        let decided = &blocks[usize::try_from(run.to.get() - 1).unwrap()];
+        assert_eq!(decided.block.hash(), run.hash);
+        assert!(log.patch(decided).unwrap());
+    }
+}
+
 #[test]
-fn every_flipped_bit_is_found() {
+fn every_damaged_byte_is_found_and_the_log_is_whole_again_with_what_peers_have() {
     let folder = tempfile::tempdir().unwrap();
     let (network, blocks) = fill(folder.path(), 10);
     assert_eq!(segments(folder.path()).len(), 2, "the test wants a closed and an open segment");
+    let tip = fs::read(folder.path().join("tip")).unwrap();
     for path in segments(folder.path()) {
         let whole = fs::read(&path).unwrap();
-        for at in 0..whole.len() {
+        for at in (0..whole.len()).step_by(13) {
             let mut bytes = whole.clone();
             bytes[at] ^= 1 << (at % 8);
             fs::write(&path, &bytes).unwrap();
-            let error = BlockLog::open(folder.path(), &network, SMALL_SEGMENT).unwrap_err();
-            assert!(is_damage(&error), "byte {at} of {}: {error}", path.display());
+            fs::write(folder.path().join("tip"), &tip).unwrap();
+            let mut log = open_full(folder.path(), &network).unwrap();
+            let report = log.report().clone();
+            assert!(!report.damage.is_empty(), "byte {at} of {}", path.display());
+            let left = usize::try_from(log.tip().unwrap().get()).unwrap();
+            assert_eq!(report.lost.is_some(), left < blocks.len());
+            for block in &blocks[left..] {
+                log.append(block).unwrap();
+            }
+            refetch(&mut log, &blocks);
+            drop(log);
+            assert_eq!(read_all(folder.path(), &network).unwrap(), blocks, "byte {at} of {}", path.display());
+            fs::remove_file(folder.path().join("patches")).unwrap();
+            fs::remove_dir_all(folder.path().join("aside")).ok();
         }
         fs::write(&path, &whole).unwrap();
     }
+    // The places beside the segment still tell of the damage: a full reading makes them anew.
+    drop(open_full(folder.path(), &network).unwrap());
+    assert_eq!(read_all(folder.path(), &network).unwrap(), blocks);
+}
+
+#[test]
+fn a_block_that_its_successor_does_not_name_is_not_taken_for_a_missing_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (network, blocks) = fill(folder.path(), 6);
+    let first = segments(folder.path()).remove(0);
+    let mut bytes = fs::read(&first).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&first, &bytes).unwrap();
+    let mut log = open_full(folder.path(), &network).unwrap();
+    let run = log.reader().missing_run().unwrap().unwrap();
+    let mut other = blocks[usize::try_from(run.to.get() - 1).unwrap()].clone();
+    other.block.header.time = tiltyard_proto::units::UnixMillis::new(77);
+    assert!(matches!(log.patch(&other), Err(StoreError::NotNext { .. })));
+    assert!(
+        !log.patch(&blocks[0]).unwrap() || run.to.get() == 1,
+        "a block that is not missing is left alone"
+    );
+    refetch(&mut log, &blocks);
+    assert_eq!(log.reader().missing_count(), 0);
+}
+
+#[test]
+fn closed_segments_are_not_read_when_the_log_opens() {
+    let folder = tempfile::tempdir().unwrap();
+    let (network, blocks) = fill(folder.path(), 60);
+    let closed = segments(folder.path()).remove(1);
+    let mut bytes = fs::read(&closed).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::write(&closed, &bytes).unwrap();
+    let mut log = open(folder.path(), &network).unwrap();
+    assert!(log.report().damage.is_empty(), "a quick start does not look at closed segments");
+    let reader = log.reader();
+    let damaged: Vec<u64> = (1..=60).filter(|height| reader.block(Height::new(*height)).is_err()).collect();
+    assert_eq!(damaged.len(), 1, "the damaged block is found when it is read");
+    assert_eq!(reader.take_met().len(), 1);
+    assert_eq!(reader.block(Height::new(damaged[0])).unwrap(), None, "from then on it is missing");
+    refetch(&mut log, &blocks);
     assert_eq!(read_all(folder.path(), &network).unwrap(), blocks);
 }
 
@@ -141,7 +228,7 @@ fn every_flipped_bit_is_found() {
 fn damage_under_a_running_reader_is_found_when_the_block_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let (network, blocks) = fill(folder.path(), 8);
-    let reader = BlockLog::open(folder.path(), &network, SMALL_SEGMENT).unwrap().reader();
+    let reader = open(folder.path(), &network).unwrap().reader();
     let first = segments(folder.path()).remove(0);
     let mut bytes = fs::read(&first).unwrap();
     let at = bytes.len() - 10;
@@ -153,9 +240,14 @@ fn damage_under_a_running_reader_is_found_when_the_block_is_read() {
 }
 
 #[test]
-fn a_lost_segment_in_the_middle_is_an_error() {
+fn a_lost_segment_in_the_middle_is_had_again() {
     let folder = tempfile::tempdir().unwrap();
-    let (network, _) = fill(folder.path(), 40);
+    let (network, blocks) = fill(folder.path(), 40);
     fs::remove_file(&segments(folder.path())[1]).unwrap();
-    assert!(is_damage(&BlockLog::open(folder.path(), &network, SMALL_SEGMENT).unwrap_err()));
+    let mut log = open(folder.path(), &network).unwrap();
+    assert!(log.reader().missing_count() > 3, "{:?}", log.report());
+    assert_eq!(log.tip(), Some(Height::new(40)));
+    refetch(&mut log, &blocks);
+    drop(log);
+    assert_eq!(read_all(folder.path(), &network).unwrap(), blocks);
 }

@@ -64,6 +64,47 @@ fn a_journal_cut_short_loses_only_its_last_entry_and_a_changed_one_is_an_error()
 }
 
 #[test]
+fn bodies_and_roles_keep_what_is_whole_around_a_flipped_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let network = Maker::new(1).genesis.hash();
+    let name = |byte| BlockHash::from_bytes([byte; 32]);
+    {
+        let (mut bodies, _, _) = Bodies::open(folder.path(), &network, Height::ZERO).unwrap();
+        let (mut roles, _) = Roles::open(folder.path(), &network).unwrap();
+        for byte in 1..=5u8 {
+            bodies.save(name(byte), Height::new(u64::from(byte)), &[byte; 60]).unwrap();
+            roles.save(&[byte; 20], &[byte; 60]).unwrap();
+        }
+    }
+    for file in [Bodies::NAME, Roles::NAME] {
+        let path = folder.path().join(file);
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << (at % 8);
+            fs::write(&path, &bytes).unwrap();
+            let (left, salvage) = if file == Bodies::NAME {
+                let (_, kept, salvage) = Bodies::open(folder.path(), &network, Height::ZERO).unwrap();
+                assert!(kept.iter().all(|(block, height, bytes)| {
+                    let byte = block.as_bytes()[0];
+                    height.get() == u64::from(byte) && *bytes == [byte; 60]
+                }));
+                (kept.len(), salvage)
+            } else {
+                let (roles, salvage) = Roles::open(folder.path(), &network).unwrap();
+                assert!(roles.entries().iter().all(|(key, value)| key[0] == value[0]));
+                (roles.entries().len(), salvage)
+            };
+            let salvage = salvage.unwrap_or_else(|| panic!("byte {at} of {file}"));
+            assert_eq!(fs::read(&salvage.kept).unwrap(), bytes, "nothing is dropped");
+            assert_eq!(left, 4, "byte {at} of {file}");
+            fs::remove_dir_all(folder.path().join("aside")).unwrap();
+        }
+        fs::write(&path, &whole).unwrap();
+    }
+}
+
+#[test]
 fn a_journal_of_another_network_is_not_read_as_ours() {
     let folder = tempfile::tempdir().unwrap();
     Journal::open(folder.path(), &Maker::new(1).genesis.hash()).unwrap().0.append(b"vote").unwrap();
@@ -75,21 +116,21 @@ fn bodies_stay_until_their_height_is_decided() {
     let folder = tempfile::tempdir().unwrap();
     let network = Maker::new(1).genesis.hash();
     let name = |byte| BlockHash::from_bytes([byte; 32]);
-    let (mut bodies, _) = Bodies::open(folder.path(), &network, Height::ZERO).unwrap();
+    let (mut bodies, _, _) = Bodies::open(folder.path(), &network, Height::ZERO).unwrap();
     bodies.save(name(1), Height::new(5), b"first").unwrap();
     bodies.save(name(2), Height::new(5), b"second").unwrap();
     bodies.save(name(1), Height::new(5), b"first").unwrap();
     bodies.save(name(3), Height::new(6), b"third").unwrap();
     bodies.forget_through(Height::new(4)).unwrap();
     drop(bodies);
-    let (_, kept) = Bodies::open(folder.path(), &network, Height::new(4)).unwrap();
+    let (_, kept, _) = Bodies::open(folder.path(), &network, Height::new(4)).unwrap();
     assert_eq!(kept.len(), 3);
-    let (mut bodies, kept) = Bodies::open(folder.path(), &network, Height::new(5)).unwrap();
+    let (mut bodies, kept, _) = Bodies::open(folder.path(), &network, Height::new(5)).unwrap();
     assert_eq!(kept, vec![(name(3), Height::new(6), b"third".to_vec())]);
     bodies.forget_through(Height::new(6)).unwrap();
     bodies.save(name(4), Height::new(7), b"fourth").unwrap();
     drop(bodies);
-    let (_, kept) = Bodies::open(folder.path(), &network, Height::new(6)).unwrap();
+    let (_, kept, _) = Bodies::open(folder.path(), &network, Height::new(6)).unwrap();
     assert_eq!(kept, vec![(name(4), Height::new(7), b"fourth".to_vec())]);
 }
 
@@ -97,7 +138,7 @@ fn bodies_stay_until_their_height_is_decided() {
 fn roles_keep_the_newest_value_and_their_file_stays_small() {
     let folder = tempfile::tempdir().unwrap();
     let network = Maker::new(1).genesis.hash();
-    let mut roles = Roles::open(folder.path(), &network).unwrap();
+    let (mut roles, _) = Roles::open(folder.path(), &network).unwrap();
     for round in 0..400u32 {
         let value = [&round.to_be_bytes()[..], &[1; 2_000]].concat();
         roles.save(format!("key {}", round % 7).as_bytes(), &value).unwrap();
@@ -106,7 +147,7 @@ fn roles_keep_the_newest_value_and_their_file_stays_small() {
     roles.save(b"never there", b"").unwrap();
     let kept = roles.entries().clone();
     drop(roles);
-    let again = Roles::open(folder.path(), &network).unwrap();
+    let (again, _) = Roles::open(folder.path(), &network).unwrap();
     assert_eq!(again.entries(), &kept);
     assert_eq!(kept.len(), 6);
     assert!(fs::metadata(folder.path().join(Roles::NAME)).unwrap().len() < 300_000);
