@@ -3,6 +3,7 @@
 //! Everything is a real operating-system process on loopback; nothing is mocked. The deterministic simulator and the
 //! benchmarks will be further commands of this program.
 
+mod restart;
 mod run;
 
 use std::process::ExitCode;
@@ -27,6 +28,8 @@ const EXAMPLES: &str = "Examples:
 enum Command {
     /// Runs the whole market once: post, train, commit, reveal, judge, pay, prove.
     Run(run::Options),
+    /// Measures how soon a node on a long chain votes again after kill -9.
+    Restart(restart::Options),
     /// Simulates networks in virtual time: seeded faults, liars, and a watcher that trusts nobody.
     Sim(sim::Options),
 }
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Run(options) => run::run(&options),
+        Command::Restart(options) => restart::run(&options),
         Command::Sim(options) => sim::run(&options),
     };
     match outcome {

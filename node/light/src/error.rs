@@ -28,6 +28,14 @@ pub enum SourceError {
         /// The node's words, cut to 300 characters.
         fact: String,
     },
+    /// What was asked for existed, and this node has pruned it. No lie: another node may keep it.
+    #[error("{url}: {fact}")]
+    Expired {
+        /// What was asked for.
+        url: String,
+        /// The node's words, cut to 300 characters.
+        fact: String,
+    },
     /// The answer has another form than the API promises.
     #[error("{url} answers in another form: {fact}; it speaks another version, ask another node")]
     Form {

@@ -15,6 +15,8 @@ use tiltyard_proto::units::Height;
 use crate::error::SourceError;
 use crate::source::Source;
 
+/// HTTP status of what existed and is not kept any more.
+const GONE: u16 = 410;
 /// A header, a certificate and two sets of at most 128 members.
 const LIGHT_BLOCK_BYTES_MAX: usize = 64 * 1024;
 /// Hex doubles the bytes; the rest of an answer is small.
@@ -61,6 +63,9 @@ impl HttpNode {
             answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string().map_err(unreachable)?;
         if !status.is_success() {
             let fact = refusal(&text);
+            if status.as_u16() == GONE {
+                return Err(SourceError::Expired { url, fact });
+            }
             return Err(SourceError::Refused { url, status: status.as_u16(), fact });
         }
         serde_json::from_str(&text).map_err(|error| SourceError::Form { url, fact: error.to_string() })

@@ -13,7 +13,7 @@ use tiltyard_proto::ids::{TaskId, TransactionId};
 use tiltyard_proto::light::LightBlock;
 use tiltyard_proto::limits::{GENESIS_BYTES_MAX, RECEIPT_BYTES_MAX};
 use tiltyard_proto::merkle;
-use tiltyard_proto::receipt::{Entry, Receipt, SetChange};
+use tiltyard_proto::receipt::{Entry, Receipt};
 use tiltyard_proto::state::StateKey;
 use tiltyard_proto::transaction::SignedTransaction;
 use tiltyard_proto::units::Height;
@@ -44,7 +44,17 @@ pub(super) async fn genesis(State(app): State<App>) -> Json<Value> {
 fn decided(app: &App, height: Height) -> Result<DecidedBlock, Refusal> {
     app.reader.block(height)?.ok_or_else(|| {
         let tip = app.reader.tip();
-        Refusal::unknown(format!("block {height} is not kept here; the newest is {tip}"))
+        match app.reader.first() {
+            Some(first) if height < first => Refusal::expired(format!(
+                "expired: block {height} lies beyond the block horizon, the oldest kept here is {first}; ask a node that keeps every block"
+            )),
+            Some(_) if height <= tip => Refusal::unavailable(format!(
+                "block {height} was damaged on this node's disk and is fetched from peers; try again"
+            )),
+            Some(_) | None => {
+                Refusal::unknown(format!("block {height} is not kept here; the newest is {tip}"))
+            }
+        }
     })
 }
 
@@ -175,29 +185,11 @@ fn receipt_of(app: &App, decided: DecidedBlock, entry: Entry) -> Result<Receipt,
         version: Receipt::VERSION,
         genesis: app.genesis.hash(),
         genesis_bytes: carried.then(|| ByteBuf::from(genesis_bytes)),
-        changes: set_changes(app, decided.block.header.height)?,
+        changes: app.reader.set_changes(decided.block.header.height),
         header: decided.block.header,
         certificate: decided.certificate,
         entry,
     })
-}
-
-/// Collects the headers below `height` that named another set for the next height: they close epochs.
-fn set_changes(app: &App, height: Height) -> Result<Vec<SetChange>, Refusal> {
-    let epoch = query::params(&app.reader)?.epoch.get().max(1);
-    let mut changes = Vec::new();
-    let mut last = epoch;
-    while last < height.get() {
-        let at = Height::new(last);
-        let decided = decided(app, at)?;
-        let header = decided.block.header;
-        if header.next_validators_hash != header.validators_hash {
-            let next_set = set_at(app, at.next())?;
-            changes.push(SetChange { header, certificate: decided.certificate, next_set });
-        }
-        last = last.saturating_add(epoch);
-    }
-    Ok(changes)
 }
 
 pub(super) async fn state(State(app): State<App>, Path(key): Path<String>) -> Result<Json<Value>, Refusal> {
@@ -276,7 +268,12 @@ pub(super) async fn transaction_receipt(
     Path(id): Path<TransactionId>,
 ) -> Result<Json<Value>, Refusal> {
     app.read(move |app| {
-        let unknown = || Refusal::unknown(format!("transaction {id} is in no block that is kept here"));
+        let unknown = || match app.reader.first() {
+            Some(first) if first > Height::new(1) => Refusal::expired(format!(
+                "transaction {id} is in no block from {first} on; an older one is expired: beyond the block horizon"
+            )),
+            Some(_) | None => Refusal::unknown(format!("transaction {id} is in no block that is kept here")),
+        };
         let place = app.reader.transaction(&id)?.ok_or_else(unknown)?;
         let decided = decided(app, place.height)?;
         let leaves: Vec<Vec<u8>> =

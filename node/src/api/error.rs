@@ -21,6 +21,11 @@ impl Refusal {
         Self { status: StatusCode::NOT_FOUND, fact: fact.into() }
     }
 
+    /// What was asked for existed and is not kept any more.
+    pub(crate) fn expired(fact: impl Into<String>) -> Self {
+        Self { status: StatusCode::GONE, fact: fact.into() }
+    }
+
     /// The request itself is malformed.
     pub(crate) fn malformed(fact: impl ToString) -> Self {
         Self { status: StatusCode::BAD_REQUEST, fact: fact.to_string() }

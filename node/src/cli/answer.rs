@@ -119,7 +119,7 @@ impl CliError {
 
 fn source_exit(error: &SourceError) -> Exit {
     match error {
-        SourceError::Refused { .. } => Exit::Refused,
+        SourceError::Refused { .. } | SourceError::Expired { .. } => Exit::Refused,
         SourceError::Unreachable { .. } | SourceError::Form { .. } | SourceError::Codec { .. } => {
             Exit::Environment
         }

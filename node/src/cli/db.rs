@@ -156,11 +156,8 @@ fn verify(opened: &Opened) -> Result<Answer, CliError> {
         }
         None => "no blocks yet".to_owned(),
     }];
-    match state {
-        Some((height, true)) => {
-            lines.push(format!("state at height {height}: every value leads to its root"))
-        }
-        Some((_, false)) | None => {}
+    if let Some((height, true)) = state {
+        lines.push(format!("state at height {height}: every value leads to its root"));
     }
     if *torn_bytes > 0 {
         lines.push(format!(

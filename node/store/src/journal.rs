@@ -45,6 +45,15 @@ impl Journal {
         Ok((Self { file }, entries))
     }
 
+    /// Sets the journal in `folder` aside, if there is one.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub(crate) fn set_aside(folder: &Path) -> Result<(), StoreError> {
+        let path = folder.join(Self::NAME);
+        if path.exists() { aside::move_file(&path).map(|_| ()) } else { Ok(()) }
+    }
+
     /// Opens the journal in `folder`; a damaged one is set aside whole and an empty one begun. With one entry gone
     /// nobody knows what this node signed: the caller must not sign until that cannot matter any more.
     ///

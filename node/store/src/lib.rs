@@ -16,6 +16,7 @@ mod aside;
 pub mod blob;
 pub mod bodies;
 pub mod chain;
+mod changes;
 mod disk;
 pub mod error;
 mod frame;

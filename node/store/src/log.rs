@@ -280,7 +280,7 @@ impl BlockLog {
     /// no error.
     fn close(&self, full: &Head) {
         let index = self.shared.index();
-        let Some(first) = index.segments().get(full.segment as usize).copied() else { return };
+        let Some(first) = index.first_of(full.segment) else { return };
         let records = Places::records_of(&index.of_segment(first));
         let (network, length, link) = (self.shared.network, full.end, Some(full.link));
         let written = Places { network, first, length, link, records }.write(&full.path);

@@ -1,16 +1,18 @@
 //! The chain store on disk: one writer, any number of readers.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLockReadGuard};
 
-use tiltyard_ledger::{ReadError, StateRead};
+use tiltyard_ledger::{ReadError, StateRead, query};
 use tiltyard_proto::block::DecidedBlock;
 use tiltyard_proto::genesis::Genesis;
 use tiltyard_proto::ids::{BlockHash, TransactionId};
+use tiltyard_proto::receipt::SetChange;
 use tiltyard_proto::units::Height;
 
 use crate::bodies::Bodies;
 use crate::chain::{ChainRead, ChainStore, CommitRef, Damage, Recovered, check_next};
+use crate::changes::{Changes, Known, change_of};
 use crate::disk;
 use crate::error::StoreError;
 use crate::journal::Journal;
@@ -49,6 +51,7 @@ pub struct Store {
     journal: Journal,
     bodies: Bodies,
     roles: Roles,
+    changes: Changes,
     reader: StoreReader,
     marker: Marker,
     folder: PathBuf,
@@ -74,8 +77,12 @@ impl Store {
         let Some(marker) = state.marker() else {
             return Err(StoreError::Index { fact: "it holds no state".to_owned() });
         };
-        let (journal, entries, journal_damage) = Journal::open_or_set_aside(folder, &network)?;
         let (bodies, kept, bodies_damage) = Bodies::open(folder, &network, marker.height)?;
+        if bodies_damage.is_some() {
+            // A body that this node voted for may be gone: its journal alone must not make it go on.
+            Journal::set_aside(folder)?;
+        }
+        let (journal, entries, journal_damage) = Journal::open_or_set_aside(folder, &network)?;
         let (roles, roles_damage) = Roles::open(folder, &network)?;
         let saved = roles.entries().iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         let damage = Damage {
@@ -85,10 +92,13 @@ impl Store {
             bodies: bodies_damage,
             roles: roles_damage,
         };
-        let reader = StoreReader { log: log.reader(), state };
+        let mut changes = Changes::open(folder, &network)?;
+        let reader = StoreReader { log: log.reader(), state, changes: changes.known() };
+        catch_up(&mut changes, &reader)?;
         let recovered = Recovered { tip, journal: entries, bodies: kept, roles: saved, rebuilt, damage };
         let (folder, reserve_bytes) = (folder.to_path_buf(), options.reserve_bytes);
-        let this = Self { log, journal, bodies, roles, reader, marker, folder, reserve_bytes, _lock: lock };
+        let this =
+            Self { log, journal, bodies, roles, changes, reader, marker, folder, reserve_bytes, _lock: lock };
         Ok((this, recovered))
     }
 
@@ -112,6 +122,34 @@ impl Store {
     pub fn distrust_state(&self) {
         self.reader.state.flag_rebuild();
     }
+}
+
+/// Takes the changes of the set that the log holds and the file does not: a crash may have come in between.
+fn catch_up(changes: &mut Changes, reader: &StoreReader) -> Result<(), StoreError> {
+    let unreadable = |error: ReadError| StoreError::Index { fact: error.to_string() };
+    let tip = reader.tip();
+    if reader.tree_version().map_err(unreadable)?.is_none() || tip == Height::ZERO {
+        return Ok(());
+    }
+    let epoch = query::params(reader).map_err(unreadable)?.epoch.get().max(1);
+    let near = Height::new(tip.get().saturating_sub(epoch.saturating_mul(2)));
+    let from = if changes.is_whole { near } else { Height::new(1) };
+    let first = reader.first().unwrap_or(Height::new(1)).max(changes.newest().next()).max(from);
+    let mut at = first.get().div_ceil(epoch).saturating_mul(epoch);
+    while at <= tip.get() {
+        match reader.block(Height::new(at)) {
+            Ok(Some(decided)) => match change_of(&decided, reader) {
+                Ok(Some(change)) => changes.keep(change)?,
+                // A set older than the evidence age is forgotten; so is the change, on a disk that never noted it.
+                Ok(None) | Err(StoreError::Index { .. }) => {}
+                Err(error) => return Err(error),
+            },
+            Ok(None) | Err(StoreError::DamagedBlock { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        at = at.saturating_add(epoch);
+    }
+    Ok(())
 }
 
 impl Drop for Store {
@@ -155,6 +193,9 @@ impl ChainStore for Store {
         let marker = self.marker.after(commit.decided, commit.changes);
         self.reader.state.commit(marker, commit.changes, commit.outcomes)?;
         self.marker = marker;
+        if let Some(change) = change_of(commit.decided, &self.reader)? {
+            self.changes.keep(change)?;
+        }
         self.bodies.forget_through(marker.height)
     }
 
@@ -171,6 +212,7 @@ impl ChainStore for Store {
 pub struct StoreReader {
     log: LogReader,
     state: Arc<StateIndex>,
+    changes: Known,
 }
 
 impl StoreReader {
@@ -178,6 +220,14 @@ impl StoreReader {
     #[must_use]
     pub fn view(&self) -> StateView<'_> {
         StateView { held: self.state.hold(), state: &self.state }
+    }
+
+    /// Returns the headers below `height` that named another set for the next height, oldest first, each with that set.
+    /// Pruning leaves them.
+    #[must_use]
+    pub fn set_changes(&self, height: Height) -> Vec<SetChange> {
+        let known = self.changes.read().unwrap_or_else(PoisonError::into_inner);
+        known.iter().take_while(|change| change.header.height < height).cloned().collect()
     }
 
     /// Returns the damage met while reading blocks since the last call.

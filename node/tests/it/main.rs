@@ -1,6 +1,8 @@
 //! The `tiltyard` binary as its users run it: real processes, real files, loopback only.
 
 mod bad_input;
+mod database;
+mod kill;
 mod network;
 mod wallet;
 mod world;

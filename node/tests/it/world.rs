@@ -108,6 +108,12 @@ pub(crate) struct World {
 
 /// Makes folders, keys and genesis with the tool itself, on ports that are free now.
 pub(crate) fn world(validators: usize, observers: usize) -> World {
+    let params = "block_interval_ms = 300\npropose_timeout_ms = 600\nprevote_timeout_ms = 300\nprecommit_timeout_ms = 300\n";
+    world_of(validators, observers, params)
+}
+
+/// The same with other parameters, as lines of TOML.
+pub(crate) fn world_of(validators: usize, observers: usize, params: &str) -> World {
     let folder = tempfile::tempdir().expect("a folder");
     let ports = free_ports((validators + observers) * 2);
     let mut members = Vec::new();
@@ -125,7 +131,7 @@ pub(crate) fn world(validators: usize, observers: usize) -> World {
             process: None,
         });
     }
-    let genesis = make_genesis(folder.path(), &members, validators);
+    let genesis = make_genesis(folder.path(), &members, validators, params);
     let bootstrap: Vec<String> = ports
         .chunks(2)
         .take(validators)
@@ -144,9 +150,8 @@ pub(crate) fn world(validators: usize, observers: usize) -> World {
     World { members, genesis, _folder: folder }
 }
 
-fn make_genesis(folder: &Path, members: &[Member], validators: usize) -> PathBuf {
+fn make_genesis(folder: &Path, members: &[Member], validators: usize, text: &str) -> PathBuf {
     let params = folder.join("params.toml");
-    let text = "block_interval_ms = 300\npropose_timeout_ms = 600\nprevote_timeout_ms = 300\nprecommit_timeout_ms = 300\n";
     std::fs::write(&params, text).expect("written");
     let genesis = folder.join("genesis.cbor");
     let mut arguments: Vec<String> =

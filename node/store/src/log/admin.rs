@@ -84,7 +84,8 @@ pub(crate) fn verify(folder: &Path, network: &GenesisHash) -> Result<LogVerified
         return Ok(found);
     }
     let list = segments(folder)?;
-    let mut link = Some(Link::default());
+    let whole = list.first().is_none_or(|(first, _)| *first == Height::new(1));
+    let mut link = whole.then_some(Link::default());
     let count = list.len();
     for (at, (first, path)) in list.into_iter().enumerate() {
         link = verify_segment(&mut found, network, first, &path, link, at.saturating_add(1) == count)?;

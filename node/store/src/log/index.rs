@@ -65,6 +65,8 @@ pub(super) struct Index {
     first: Option<Height>,
     places: Vec<Place>,
     segments: Vec<Height>,
+    /// Segments that were removed: numbers in places count them.
+    gone: u32,
     missing: BTreeSet<Height>,
 }
 
@@ -80,7 +82,7 @@ impl Index {
 
     /// Adds a segment that starts at `first` and returns its number.
     pub(super) fn push_segment(&mut self, first: Height) -> u32 {
-        let number = u32::try_from(self.segments.len()).unwrap_or(PATCHES - 1);
+        let number = u32::try_from(self.segments.len()).unwrap_or(PATCHES - 1).saturating_add(self.gone);
         self.segments.push(first);
         number
     }
@@ -149,7 +151,29 @@ impl Index {
         if place.segment == PATCHES {
             return Some(Home::Patches);
         }
-        self.segments.get(usize::try_from(place.segment).ok()?).copied().map(Home::Segment)
+        self.first_of(place.segment).map(Home::Segment)
+    }
+
+    /// Returns the first height of the segment with this number.
+    pub(super) fn first_of(&self, number: u32) -> Option<Height> {
+        self.segments.get(usize::try_from(number.checked_sub(self.gone)?).ok()?).copied()
+    }
+
+    /// Forgets the oldest segment when another one follows it and begins at or below `horizon`; returns its first
+    /// height.
+    pub(super) fn drop_oldest(&mut self, horizon: Height) -> Option<Height> {
+        let [oldest, next, ..] = self.segments.as_slice() else { return None };
+        let (oldest, next) = (*oldest, *next);
+        if next > horizon {
+            return None;
+        }
+        let blocks = usize::try_from(next.get().saturating_sub(self.first?.get())).ok()?;
+        self.places.drain(..blocks.min(self.places.len()));
+        self.segments.remove(0);
+        self.gone = self.gone.saturating_add(1);
+        self.first = Some(next);
+        self.missing = self.missing.split_off(&next);
+        Some(oldest)
     }
 
     /// Returns the places of one segment's heights, from its first up to the next segment's or the tip; patched ones

@@ -53,6 +53,30 @@ impl BlockLog {
         Ok(kept)
     }
 
+    /// Removes the oldest segments whose blocks are all below `horizon`; returns the first height that is left. A
+    /// caller keeps the state at or above `horizon` durable first: without the blocks it cannot be made again.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was removed stays removed.
+    pub fn prune(&mut self, horizon: Height) -> Result<Option<Height>, StoreError> {
+        let mut removed = false;
+        loop {
+            let oldest = self.shared.index_mut().drop_oldest(horizon);
+            let Some(oldest) = oldest else { break };
+            let path = self.shared.path_of(oldest);
+            // The segment goes before what tells of it, so that a crash leaves nothing that speaks for it.
+            for path in [path.clone(), places::path_of(&path)] {
+                disk::remove_if_there(&path).map_err(|e| StoreError::io("remove", &path, e))?;
+            }
+            removed = true;
+        }
+        if removed {
+            let folder = &self.shared.folder;
+            disk::sync_folder(folder).map_err(|e| StoreError::io("sync folder", folder, e))?;
+        }
+        Ok(self.shared.index().first())
+    }
+
     /// Puts a missing block in its place; it is durable when this returns. False when that height is not missing.
     ///
     /// # Errors

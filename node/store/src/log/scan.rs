@@ -66,7 +66,10 @@ pub(super) fn scan(
 ) -> Result<Scanned, StoreError> {
     let mut list = segments(folder)?;
     let (index, report) = (Index::default(), LogReport::default());
-    let mut scan = Scan { network, acknowledged, depth, index, link: Some(ORIGIN), report };
+    // A log that was pruned begins in the middle: what its first frame links to is gone.
+    let whole = list.first().is_none_or(|(first, _)| *first == Height::new(1));
+    let link = whole.then_some(ORIGIN);
+    let mut scan = Scan { network, acknowledged, depth, index, link, report };
     let mut head = None;
     let last = scan.last_usable(&mut list)?;
     for (first, path) in list {

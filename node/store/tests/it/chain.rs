@@ -11,11 +11,21 @@ use tiltyard_proto::units::{Height, MicroCredits, Nonce, Round, Stake, UnixMilli
 use tiltyard_proto::validators::ValidatorSet;
 use tiltyard_store::{ChainStore, CommitRef, StoreError};
 
-/// Keys of one validator and of one account that pays.
+/// Keys of the validators and of one account that pays.
 pub(crate) struct Maker {
-    validator: SecretKey,
+    validators: Vec<SecretKey>,
     payer: SecretKey,
     pub(crate) genesis: Genesis,
+}
+
+fn member(key: &SecretKey) -> GenesisValidator {
+    GenesisValidator {
+        key: key.public(),
+        stake: Stake::new(10_000),
+        peer: b"peer".to_vec().into(),
+        addresses: Vec::new(),
+        payout: key.public(),
+    }
 }
 
 /// A block ready to be committed.
@@ -39,25 +49,28 @@ fn receiver(number: u64) -> PublicKey {
 }
 
 impl Maker {
-    /// `network` tells networks apart.
+    /// One validator; `network` tells networks apart.
     pub(crate) fn new(network: u64) -> Self {
-        let (validator, payer) = (SecretKey::from_seed(&[1; 32]), SecretKey::from_seed(&[2; 32]));
+        Self::with_validators(network, 1)
+    }
+
+    /// So many validators; all of them sign each block.
+    pub(crate) fn with_validators(network: u64, count: u8) -> Self {
+        let keys = |at: u8| SecretKey::from_seed(&[if at == 0 { 1 } else { 100 + at }; 32]);
+        let validators: Vec<SecretKey> = (0..count).map(keys).collect();
+        let payer = SecretKey::from_seed(&[2; 32]);
+        let mut members: Vec<GenesisValidator> = validators.iter().map(member).collect();
+        members.sort_by_key(|member| member.key);
         let genesis = Genesis {
             version: Genesis::VERSION,
             name: "store test".to_owned(),
             time: UnixMillis::new(network),
-            params: Params::default_for(1),
-            validators: vec![GenesisValidator {
-                key: validator.public(),
-                stake: Stake::new(10_000),
-                peer: b"peer".to_vec().into(),
-                addresses: Vec::new(),
-                payout: validator.public(),
-            }],
+            params: Params::default_for(u64::from(count)),
+            validators: members,
             grants: vec![Grant { account: payer.public(), amount: MicroCredits::new(1 << 50) }],
         };
         genesis.check().unwrap();
-        Self { validator, payer, genesis }
+        Self { validators, payer, genesis }
     }
 
     fn set(&self) -> ValidatorSet {
@@ -81,8 +94,8 @@ impl Maker {
     fn certify(&self, block: &Block) -> Certificate {
         let (height, round) = (block.header.height, Round::new(0));
         let blank = Certificate::build(height, round, block.hash(), &self.set(), &[]);
-        let signature = self.validator.signer(self.genesis.hash()).sign_vote(&blank.payload());
-        let precommits = [(self.validator.public(), signature)];
+        let sign = |key: &SecretKey| key.signer(self.genesis.hash()).sign_vote(&blank.payload());
+        let precommits: Vec<_> = self.validators.iter().map(|key| (key.public(), sign(key))).collect();
         Certificate::build(height, round, block.hash(), &self.set(), &precommits)
     }
 
@@ -104,7 +117,7 @@ impl Maker {
         let set = self.set();
         let context = BlockContext {
             height,
-            builder: self.validator.public(),
+            builder: self.validators[0].public(),
             genesis: self.genesis.hash(),
             parent_certificate: body.parent_certificate.as_ref().map(|certificate| (certificate, &set)),
         };
@@ -116,7 +129,7 @@ impl Maker {
             time: UnixMillis::new(height.get()),
             parent: parent.map_or(self.genesis.block_hash(), |parent| parent.block.hash()),
             parent_certificate: body.parent_certificate_hash(),
-            builder: self.validator.public(),
+            builder: self.validators[0].public(),
             tx_root: body.tx_root(),
             state_root: executed.changes.state_root,
             validators_hash: executed.set.hash(),
@@ -157,7 +170,7 @@ pub(crate) fn plain(genesis: &Genesis, height: u64, parent: BlockHash) -> Decide
         time: UnixMillis::new(height),
         parent,
         parent_certificate: body.parent_certificate_hash(),
-        builder: maker.validator.public(),
+        builder: maker.validators[0].public(),
         tx_root: body.tx_root(),
         state_root: tiltyard_proto::ids::StateRoot::from_bytes([4; 32]),
         validators_hash: tiltyard_proto::ids::ValidatorsHash::from_bytes([5; 32]),

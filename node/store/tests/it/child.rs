@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::{blobs, crash, full};
+use crate::{blobs, bytes, crash, full};
 
 const MODE: &str = "TILTYARD_STORE_CHILD";
 const FOLDER: &str = "TILTYARD_STORE_FOLDER";
@@ -21,6 +21,7 @@ fn child() {
         "commit" => crash::commit_forever(folder, false),
         "lie" => crash::commit_forever(folder, true),
         "fetch" => blobs::fetch(folder),
+        "empty" => bytes::commit_empty_blocks(folder),
         "full" => full::fill_disk(folder),
         other => panic!("no such mode: {other}"),
     }

@@ -296,6 +296,25 @@ fn a_damaged_journal_is_set_aside_and_told() {
     assert_eq!(Store::open(folder.path(), &maker.genesis, options()).unwrap().1.damage.journal, None);
 }
 
+#[test]
+fn damaged_bodies_take_the_journal_with_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let maker = Maker::new(1);
+    let (mut store, _) = Store::open(folder.path(), &maker.genesis, options()).unwrap();
+    let name = tiltyard_proto::ids::BlockHash::from_bytes([7; 32]);
+    store.save_body(name, Height::new(1), b"voted for").unwrap();
+    store.reset_journal(b"the vote").unwrap();
+    drop(store);
+    let path = folder.path().join("bodies");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[95] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let (_, recovered) = Store::open(folder.path(), &maker.genesis, options()).unwrap();
+    assert!(recovered.damage.bodies.is_some());
+    assert_eq!(recovered.journal, Vec::<Vec<u8>>::new(), "a journal without its bodies is not gone on with");
+    assert!(folder.path().join("aside/journal.0").exists(), "and not dropped");
+}
+
 /// Counts entries of the index under a prefix.
 fn count(folder: &Path, prefix: &[u8]) -> usize {
     sled::open(folder.join("state")).unwrap().scan_prefix(prefix).count()

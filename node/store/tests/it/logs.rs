@@ -251,3 +251,36 @@ fn a_lost_segment_in_the_middle_is_had_again() {
     drop(log);
     assert_eq!(read_all(folder.path(), &network).unwrap(), blocks);
 }
+
+#[test]
+fn pruned_segments_are_gone_and_the_rest_reads_and_opens_as_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let (network, blocks) = fill(folder.path(), 60);
+    let mut log = open(folder.path(), &network).unwrap();
+    assert_eq!(log.prune(Height::new(2)).unwrap(), Some(Height::new(1)), "no whole segment lies below");
+    let before = segments(folder.path()).len();
+    let first = log.prune(Height::new(30)).unwrap().unwrap();
+    assert!(first > Height::new(15) && first <= Height::new(30), "{first}");
+    assert!(segments(folder.path()).len() < before);
+    let reader = log.reader();
+    assert_eq!((reader.first(), reader.tip()), (Some(first), Some(Height::new(60))));
+    assert_eq!(reader.block(Height::new(3)).unwrap(), None);
+    let genesis = Maker::new(1).genesis;
+    let mut more = plain(&genesis, 61, blocks[59].block.hash());
+    for height in 61..90 {
+        log.append(&more).unwrap();
+        more = plain(&genesis, height + 1, more.block.hash());
+    }
+    log.prune(Height::new(1_000)).unwrap();
+    assert_eq!(segments(folder.path()).len(), 1, "the newest segment is never removed");
+    let kept = reader.first().unwrap();
+    drop(log);
+    let log = open_full(folder.path(), &network).unwrap();
+    assert_eq!((log.reader().first(), log.tip()), (Some(kept), Some(Height::new(89))));
+    for height in kept.get()..=89 {
+        assert_eq!(
+            log.reader().block(Height::new(height)).unwrap().unwrap().block.header.height.get(),
+            height
+        );
+    }
+}

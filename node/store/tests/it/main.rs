@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot get its ground ready has failed")]
 
 mod blobs;
+mod bytes;
 mod chain;
 mod child;
 mod crash;
