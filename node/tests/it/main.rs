@@ -2,7 +2,6 @@
 
 mod bad_input;
 mod database;
-mod kill;
 mod network;
 mod wallet;
 mod world;
