@@ -40,6 +40,20 @@ pub enum Event {
         /// Last block.
         height: Height,
     },
+    /// No new block for too long: this node is cut off, or the network stands still.
+    Stale {
+        /// Last block here.
+        height: Height,
+        /// Milliseconds since it came, or since the start.
+        silent_ms: u64,
+        /// Peers that are connected.
+        peers: usize,
+    },
+    /// Blocks come again.
+    Fresh {
+        /// Last block here.
+        height: Height,
+    },
     /// A task entered a phase.
     TaskPhase {
         /// The task.

@@ -33,6 +33,7 @@ mod pull;
 mod repair;
 pub mod roles;
 mod settle;
+mod stale;
 mod status;
 mod submit;
 mod sync;

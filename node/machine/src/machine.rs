@@ -71,6 +71,7 @@ pub struct Machine<S> {
     /// Peers said where they are, or did not in time: heights may start.
     pub(crate) ready: bool,
     pub(crate) halted: bool,
+    pub(crate) alarm: crate::stale::Alarm,
     pub(crate) out: Vec<Effect>,
 }
 
@@ -113,6 +114,7 @@ impl<S: StateRead> Machine<S> {
             now,
             ready: false,
             halted: false,
+            alarm: crate::stale::Alarm::default(),
             out: Vec::new(),
         };
         machine.recover_bodies(recovered.bodies)?;
@@ -369,6 +371,7 @@ impl<S: StateRead> Machine<S> {
             syncing: self.is_syncing(),
             validating: key.is_some_and(|key| tip.next_set.find(&key).is_some()),
             halted: self.halted,
+            stale: self.alarm.is_on(),
         }
     }
 }

@@ -30,4 +30,6 @@ pub struct Status {
     pub validating: bool,
     /// Must not sign any more.
     pub halted: bool,
+    /// Has heard of no new block for too long: cut off, or the network stands still.
+    pub stale: bool,
 }

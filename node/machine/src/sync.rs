@@ -85,6 +85,11 @@ impl Sync {
         self.progress_ms = now_ms;
     }
 
+    /// When the last block came, by the monotonic clock.
+    pub(crate) const fn progressed_ms(&self) -> u64 {
+        self.progress_ms
+    }
+
     pub(crate) fn has_queued(&self) -> bool {
         !self.queue.is_empty()
     }
@@ -354,6 +359,7 @@ impl<S: StateRead> Machine<S> {
         self.fetch_blocks();
         self.ask_missing();
         self.tell_sync();
+        self.watch_for_silence();
     }
 
     /// Tells people when the node falls behind and when it has caught up.

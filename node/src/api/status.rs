@@ -35,6 +35,7 @@ pub(super) async fn status(State(app): State<App>) -> Result<Json<Value>, Refusa
             "syncing": status.syncing,
             "signing": signing,
             "halted": status.halted,
+            "stale": status.stale,
             "validator": crate::runtime::key_text(app.validator),
             "account": app.account,
             "pending_transactions": status.pending_transactions,

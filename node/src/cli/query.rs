@@ -33,6 +33,7 @@ pub(crate) fn status(target: &Target) -> Result<Answer, CliError> {
     let is = |key: &str| found.get(key) == Some(&Value::Bool(true));
     let activity = match (is("syncing"), is("signing"), is("halted")) {
         (_, _, true) => "HALTED: it signs nothing any more, see the log",
+        _ if is("stale") => "STALE: no new block for too long; it is cut off, or the network stands still",
         (true, _, _) => "catching up",
         (false, true, _) => "signing blocks",
         (false, false, _) => "following",

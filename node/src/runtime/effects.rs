@@ -181,6 +181,10 @@ fn log(event: &Event) {
         }
         Event::Syncing { height, target } => info!(%height, %target, "behind; fetching blocks"),
         Event::Synced { height } => info!(%height, "caught up"),
+        Event::Stale { height, silent_ms, peers } => {
+            warn!(%height, silent_ms, peers, "no new block for too long: this node is cut off, or the network stands still");
+        }
+        Event::Fresh { height } => info!(%height, "blocks come again"),
         Event::TaskPhase { task, phase } => {
             info!(task = %task.short(), phase = words::phase(*phase), "task moved on");
         }

@@ -72,6 +72,7 @@ impl Shared {
             syncing: true,
             validating: false,
             halted: false,
+            stale: false,
         };
         let (events, _) = broadcast::channel(EVENTS_MAX);
         Self { status: RwLock::new(status), tables: Mutex::default(), events }
@@ -174,6 +175,8 @@ impl Shared {
             | Event::TransactionAccepted { .. }
             | Event::Syncing { .. }
             | Event::Synced { .. }
+            | Event::Stale { .. }
+            | Event::Fresh { .. }
             | Event::TaskDeclined { .. }
             | Event::Ledger { .. }
             | Event::DutyDone { .. }
@@ -197,6 +200,10 @@ fn event_json(event: &Event) -> Value {
             json!({ "event": "syncing", "height": height, "target": target })
         }
         Event::Synced { height } => json!({ "event": "synced", "height": height }),
+        Event::Stale { height, silent_ms, peers } => {
+            json!({ "event": "stale", "height": height, "silent_ms": silent_ms, "peers": peers })
+        }
+        Event::Fresh { height } => json!({ "event": "fresh", "height": height }),
         Event::TaskPhase { task, phase } => {
             json!({ "event": "task-phase", "task": task, "phase": words::phase(*phase) })
         }

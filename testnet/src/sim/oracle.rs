@@ -406,6 +406,8 @@ impl Oracle {
             Event::Decided { .. }
             | Event::Syncing { .. }
             | Event::Synced { .. }
+            | Event::Stale { .. }
+            | Event::Fresh { .. }
             | Event::TaskPhase { .. }
             | Event::Ledger { .. }
             | Event::DutyDone { .. }

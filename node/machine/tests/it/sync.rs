@@ -99,6 +99,36 @@ fn blocks_that_a_disk_lost_come_back_even_from_among_liars() {
 }
 
 #[test]
+fn an_eclipsed_node_takes_no_bad_block_raises_the_alarm_and_recovers_with_one_honest_peer() {
+    let parts = [&FOUR_AND_ONE[..], &[Part::Observer]].concat();
+    let mut world = World::new(26, &parts);
+    for at in 0..5 {
+        world.start(at);
+    }
+    world.run(5_000);
+    assert!(world.nodes[4].events.iter().all(|event| !matches!(event, Event::Stale { .. })));
+    world.liars = [0, 1, 2, 3].into();
+    world.eclipsed = Some(4);
+    let eclipsed_ms = world.now_ms;
+    let stale = |world: &World| world.nodes[4].machine.as_ref().unwrap().status().stale;
+    let raised = world.run_until(eclipsed_ms + 30_000, stale);
+    assert!(raised, "no alarm within 30 s");
+    let told = |wanted: fn(&Event) -> bool| move |world: &World| world.nodes[4].events.iter().any(wanted);
+    assert!(told(|event| matches!(event, Event::Stale { .. }))(&world));
+    world.run(30_000);
+    world.assert_agreement();
+    assert!(world.height(4) + 100 < world.height(0), "{} of {}", world.height(4), world.height(0));
+    // The others are surrounded by nobody: only this node stands still.
+    assert!(!world.nodes[0].machine.as_ref().unwrap().status().stale);
+    world.start(5);
+    let level = world.run_until(world.now_ms + 30_000, |world| world.height(4) + 2 >= world.height(0));
+    assert!(level, "{} of {}", world.height(4), world.height(0));
+    assert!(world.run_until(world.now_ms + 3_000, told(|event| matches!(event, Event::Fresh { .. }))));
+    assert!(!stale(&world));
+    world.assert_agreement();
+}
+
+#[test]
 fn a_newcomer_that_bonds_stake_votes_from_the_epoch_after_next_and_leaves_the_same_way() {
     let parts = [Part::Validator, Part::Validator, Part::Validator, Part::Validator, Part::Newcomer];
     let mut world = World::new(24, &parts);

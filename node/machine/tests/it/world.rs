@@ -124,6 +124,8 @@ pub(crate) struct World {
     pub(crate) restart_after_ms: u64,
     /// Peers that answer requests for blocks with nonsense.
     pub(crate) liars: BTreeSet<usize>,
+    /// A node that is surrounded: no gossip reaches it, and liars lie to nobody else.
+    pub(crate) eclipsed: Option<usize>,
     /// What each proposer offered, ever: one block for a height and round, restarts or not.
     offered: BTreeMap<(PublicKey, Height, Round), BlockHash>,
     /// Scores that each miner's checkpoint gets, by seed; the base gets 3 nats.
@@ -203,6 +205,7 @@ impl World {
             token: 0,
             restart_after_ms: 500,
             liars: BTreeSet::new(),
+            eclipsed: None,
             offered: BTreeMap::new(),
             skill: BTreeMap::new(),
         };
@@ -429,7 +432,7 @@ impl World {
                 Topic::Consensus | Topic::Bodies => self.nodes[to].part.has_consensus_key(),
                 Topic::Tasks | Topic::Checkpoints | Topic::Transactions | Topic::Blocks => true,
             };
-            if to == from || !hears || self.nodes[to].machine.is_none() {
+            if to == from || !hears || self.eclipsed == Some(to) || self.nodes[to].machine.is_none() {
                 continue;
             }
             let weather = self.weather;
@@ -465,7 +468,7 @@ impl World {
             self.send(from, 2, Input::Response { token, from: peer(to), response: None });
             return;
         }
-        let lies = self.liars.contains(&to);
+        let lies = self.liars.contains(&to) && self.eclipsed.is_none_or(|victim| victim == from);
         let response = {
             let disk = self.nodes[to].disk.borrow();
             match &request {
