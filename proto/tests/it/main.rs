@@ -15,4 +15,5 @@ mod sealing;
 mod set_draw;
 mod spec_page;
 mod state_proofs;
+mod threats;
 mod transactions;

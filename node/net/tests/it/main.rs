@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 mod blobs;
+mod floods;
 mod frames;
 mod gossip;
 mod harness;
