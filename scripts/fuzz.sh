@@ -4,6 +4,7 @@
 #
 #   scripts/fuzz.sh                    each target for 60 seconds
 #   scripts/fuzz.sh TARGET [SECONDS]   one target
+#   scripts/fuzz.sh --seconds N        each target for N seconds
 #   scripts/fuzz.sh --runs N           each target N inputs, from a fixed seed (what CI runs)
 #   scripts/fuzz.sh --list             the targets
 #
@@ -17,7 +18,8 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 # The flags reach only code for --target: build scripts and macros stay as they are.
 export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing"
 export CARGO_INCREMENTAL=0
-cargo build --manifest-path testnet/fuzz/Cargo.toml --locked --release --quiet --target "$host" \
+# Not --locked: when a crate of ours names a new dependency, the lock file here may be behind it. Its pins stay.
+cargo build --manifest-path testnet/fuzz/Cargo.toml --release --quiet --target "$host" \
     --target-dir target/fuzz ${FEATURES:+--features "$FEATURES"}
 program="target/fuzz/$host/release/tiltyard-fuzz"
 targets() { TILTYARD_FUZZ='' "$program" || true; }
@@ -28,6 +30,7 @@ case "${1:-}" in
     '') mapfile -t chosen < <(targets) ;;
     --list) targets; exit 0 ;;
     --runs) runs=${2:?a number}; mapfile -t chosen < <(targets) ;;
+    --seconds) seconds=${2:?a number}; mapfile -t chosen < <(targets) ;;
     -*) usage ;;
     *) chosen=("$1"); seconds=${2:-60} ;;
 esac

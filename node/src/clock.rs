@@ -10,6 +10,22 @@ pub(crate) fn unix() -> UnixMillis {
     UnixMillis::new(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// The system's clock as the machine is shown it: moved by a fixed number of milliseconds, which is 0 outside tests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wall {
+    offset_ms: i64,
+}
+
+impl Wall {
+    pub(crate) const fn moved(offset_ms: i64) -> Self {
+        Self { offset_ms }
+    }
+
+    pub(crate) fn now(&self) -> UnixMillis {
+        UnixMillis::new(unix().get().saturating_add_signed(self.offset_ms))
+    }
+}
+
 /// Counts milliseconds since it was started; never goes back.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Monotonic(Instant);

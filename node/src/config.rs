@@ -52,6 +52,8 @@ pub(crate) struct Config {
     pub(crate) judge: JudgeSection,
     #[serde(default)]
     pub(crate) miner: MinerSection,
+    #[serde(default)]
+    pub(crate) testing: TestingSection,
 }
 
 /// Peers and addresses.
@@ -207,6 +209,14 @@ impl Default for MinerSection {
             tasks_max: 4,
         }
     }
+}
+
+/// Faults that tests of whole networks ask a node to have. Left out of generated files; nobody needs it to run a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TestingSection {
+    /// Milliseconds that this node's idea of the time is ahead of the system's clock; negative when behind.
+    pub(crate) clock_offset_ms: i64,
 }
 
 /// Says why settings are refused.

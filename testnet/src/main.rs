@@ -1,8 +1,9 @@
 //! Runs a real network of Tiltyard processes on one machine.
 //!
-//! Everything is a real operating-system process on loopback; nothing is mocked. The deterministic simulator and the
-//! benchmarks will be further commands of this program.
+//! Everything is a real operating-system process on loopback; nothing is mocked. `chaos` breaks what it runs on purpose;
+//! the deterministic simulator (`sim`) is the exception: it runs machines in virtual time.
 
+mod chaos;
 mod restart;
 mod run;
 
@@ -22,7 +23,8 @@ struct Cli {
 const EXAMPLES: &str = "Examples:
   tiltyard-testnet run
   tiltyard-testnet run --report report.json --seed 7
-  tiltyard-testnet run --validators 7 --miners 5 --tasks 3 --keep ./net";
+  tiltyard-testnet run --validators 7 --miners 5 --tasks 3 --keep ./net
+  tiltyard-testnet chaos --seed 3 --faults 20";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -32,6 +34,8 @@ enum Command {
     Restart(restart::Options),
     /// Simulates networks in virtual time: seeded faults, liars, and a watcher that trusts nobody.
     Sim(sim::Options),
+    /// Runs real validators under seeded faults and audits their history.
+    Chaos(chaos::Options),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Restart(options) => restart::run(&options),
         Command::Sim(options) => sim::run(&options),
+        Command::Chaos(options) => chaos::run(&options),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

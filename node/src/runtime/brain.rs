@@ -18,7 +18,7 @@ use tracing::error;
 
 use super::timers::Timers;
 use super::{Audiences, RunError, Shared};
-use crate::clock::{self, Monotonic};
+use crate::clock::{Monotonic, Wall};
 use crate::jobs::JobHandle;
 
 /// How often the shared status is made anew at most.
@@ -82,6 +82,7 @@ pub(super) struct Brain {
     pub(super) audiences: Audiences,
     pub(super) shared: std::sync::Arc<Shared>,
     pub(super) clock: Monotonic,
+    pub(super) wall: Wall,
     pub(super) own_peer: Peer,
     pub(super) dial_validators: bool,
 }
@@ -114,7 +115,7 @@ pub(super) fn run(
 
 impl Brain {
     fn now(&self) -> Now {
-        Now { mono_ms: self.clock.ms(), unix: clock::unix() }
+        Now { mono_ms: self.clock.ms(), unix: self.wall.now() }
     }
 
     fn work(

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::api::{self, ApiError, App};
-use crate::clock::{self, Monotonic};
+use crate::clock::{Monotonic, Wall};
 use crate::config::{Config, ConfigError, Role};
 use crate::home::{self, Home, HomeError, KeyName};
 use crate::jobs::{self, JobRunner, JobSettings, JobTable};
@@ -138,6 +138,7 @@ struct Node<'a> {
 impl Node<'_> {
     async fn run(self) -> Result<(), RunError> {
         let clock = Monotonic::start();
+        let wall = self.wall();
         let stop = CancellationToken::new();
         let job_settings = self.job_settings()?;
         let (store, recovered) = Store::open(&self.home.chain(), &self.genesis, StoreOptions::default())?;
@@ -162,7 +163,7 @@ impl Node<'_> {
             self.machine_config(&net),
             reader.clone(),
             machine_recovered(recovered),
-            tiltyard_machine::Now { mono_ms: clock.ms(), unix: clock::unix() },
+            tiltyard_machine::Now { mono_ms: clock.ms(), unix: wall.now() },
         )?;
         let tip = tiltyard_store::ChainRead::tip(&reader);
         info!(role = self.config.role.word(), network = %self.genesis.hash(), height = %tip, "node opened");
@@ -178,6 +179,7 @@ impl Node<'_> {
             audiences,
             shared: shared.clone(),
             clock,
+            wall,
             own_peer: net.local_peer().clone(),
             dial_validators: self.config.network.dial_validators,
         };
@@ -211,6 +213,15 @@ impl Node<'_> {
                 Err(RunError::Broken("the machine's thread broke; this is a fault of the program, report it"))
             }
         }
+    }
+
+    /// The clock of this node; a test may have set it wrong, which nobody should overlook.
+    fn wall(&self) -> Wall {
+        let offset_ms = self.config.testing.clock_offset_ms;
+        if offset_ms != 0 {
+            warn!(offset_ms, "testing.clock_offset_ms is set: this node's clock is wrong on purpose");
+        }
+        Wall::moved(offset_ms)
     }
 
     fn net_config(&self) -> Result<NetConfig, RunError> {

@@ -52,7 +52,7 @@ const STRATEGIES: [&str; 3] = ["fixed:autotrain", "fixed:recipes/steady.toml", "
 
 /// Makes every folder.
 pub(crate) fn lay_out(options: &Options, seed: Seed, dir: &Path) -> Result<Network> {
-    let binary = find_binary(options)?;
+    let binary = find_binary(options.binary.as_deref())?;
     let assets = find_assets(options)?;
     let names = names(options, &assets);
     let ports = free_ports(names.len() * 2)?;
@@ -142,12 +142,13 @@ fn key(seed: Seed, name: &str, kind: &str) -> SecretKey {
     SecretKey::from_seed(&seed.bytes(&format!("key/{name}/{kind}")))
 }
 
-fn multiaddr(port: u16) -> String {
+/// The address of a loopback port.
+pub(crate) fn multiaddr(port: u16) -> String {
     format!("/ip4/127.0.0.1/tcp/{port}")
 }
 
 /// Asks the operating system for ports that are free now.
-fn free_ports(count: usize) -> Result<Vec<u16>> {
+pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>> {
     let listeners: Vec<TcpListener> = (0..count)
         .map(|_| TcpListener::bind(("127.0.0.1", 0)).context("no free port on loopback"))
         .collect::<Result<_>>()?;
@@ -205,7 +206,7 @@ fn genesis(options: &Options, drafts: &[Draft]) -> Result<Genesis> {
 }
 
 /// Returns the multihash bytes of a libp2p peer id: the identity multihash of the protobuf-encoded Ed25519 key.
-fn peer_id(key: &PublicKey) -> Vec<u8> {
+pub(crate) fn peer_id(key: &PublicKey) -> Vec<u8> {
     // identity multihash, 36 bytes; protobuf: field 1 (key type) = 1 (Ed25519), field 2 (data) = 32 bytes.
     let head = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
     [&head[..], key.as_bytes()].concat()
@@ -245,13 +246,15 @@ fn write_folder(
     fs::write(draft.place.dir.join("config.toml"), config).context("cannot write a configuration")
 }
 
-fn write_key(path: &Path, secret: &SecretKey) -> Result<()> {
+/// Writes a secret key without a password: for nodes that live as long as a test.
+pub(crate) fn write_key(path: &Path, secret: &SecretKey) -> Result<()> {
     let entropy = Entropy { salt: [0; 16], nonce: [0; 24] };
     let store = Keystore::seal(secret, Lock::OpenForTestnet, &entropy)?;
     write_secret(path, store.as_text())
 }
 
-fn write_secret(path: &Path, text: &str) -> Result<()> {
+/// Writes a new file that only its owner may read.
+pub(crate) fn write_secret(path: &Path, text: &str) -> Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -261,13 +264,15 @@ fn write_secret(path: &Path, text: &str) -> Result<()> {
     file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Writes bytes in hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn find_binary(options: &Options) -> Result<PathBuf> {
-    let path = match &options.binary {
-        Some(path) => path.clone(),
+/// Finds the `tiltyard` program: the one that is named, or the one beside this program.
+pub(crate) fn find_binary(named: Option<&Path>) -> Result<PathBuf> {
+    let path = match named {
+        Some(path) => path.to_owned(),
         None => std::env::current_exe()?.with_file_name("tiltyard"),
     };
     ensure!(path.is_file(), "{} is not there; build it with `cargo build --release`", path.display());

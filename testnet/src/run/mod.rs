@@ -1,17 +1,17 @@
 //! The whole market once, on this machine: post, train, commit, reveal, judge, pay, prove.
 
 mod client;
-mod layout;
+pub(crate) mod layout;
 mod layout_config;
-mod plan;
-mod process;
+pub(crate) mod plan;
+pub(crate) mod process;
 mod race;
 mod report;
 mod scenario;
 mod watch;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use anyhow::{Context, Result, ensure};
@@ -82,15 +82,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let interrupted = interrupts()?;
     let scratch = tempfile::tempdir().context("cannot make a folder for the nodes")?;
     let dir = match &options.keep {
-        Some(dir) => {
-            fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-            ensure!(
-                dir.read_dir().is_ok_and(|mut entries| entries.next().is_none()),
-                "{} is not empty; name a new folder",
-                dir.display()
-            );
-            fs::canonicalize(dir)?
-        }
+        Some(dir) => new_folder(dir)?,
         None => scratch.path().to_owned(),
     };
     let network = layout::lay_out(options, Seed(options.seed), &dir)?;
@@ -111,8 +103,19 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     Ok(failures.is_empty())
 }
 
+/// Makes a folder that is to be kept; refuses one that holds something.
+pub(crate) fn new_folder(dir: &Path) -> Result<PathBuf> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    ensure!(
+        dir.read_dir().is_ok_and(|mut entries| entries.next().is_none()),
+        "{} is not empty; name a new folder",
+        dir.display()
+    );
+    Ok(fs::canonicalize(dir)?)
+}
+
 /// Returns a channel that speaks when the user presses Ctrl-C or asks the program to end.
-fn interrupts() -> Result<mpsc::Receiver<()>> {
+pub(crate) fn interrupts() -> Result<mpsc::Receiver<()>> {
     let (sender, receiver) = mpsc::sync_channel(1);
     ctrlc::set_handler(move || {
         // A full channel means that the first press is being handled already.

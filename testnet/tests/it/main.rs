@@ -2,3 +2,4 @@
 
 mod sim;
 mod supply_chain;
+mod threats;

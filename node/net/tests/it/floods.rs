@@ -134,7 +134,7 @@ async fn floods_of_every_control_message_do_not_stop_a_node() {
         let to: PeerId = node.address.rsplit('/').next().unwrap().parse().unwrap();
         let mut streams = raw.swarm.behaviour().blobs.new_control();
         let attack = async {
-            let Ok(mut stream) = streams.open_stream(to, MESHSUB).await else { return };
+            let mut stream = streams.open_stream(to, MESHSUB).await.expect("the node speaks gossipsub");
             for message in flood(kind) {
                 if !send(&mut stream, &message).await {
                     // Closed on us: the node had enough.
