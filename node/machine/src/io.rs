@@ -98,6 +98,11 @@ pub enum JobOutcome {
         /// The row.
         row: Row,
     },
+    /// Inputs on this disk are damaged or gone: they are fetched again, and the job is done anew.
+    Lost {
+        /// The blobs.
+        blobs: Vec<BlobRoot>,
+    },
     /// The job ended without result.
     Failed {
         /// The fact, for people.

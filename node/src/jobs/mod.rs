@@ -13,6 +13,7 @@ mod table;
 use std::path::PathBuf;
 
 use tiltyard_machine::io::JobId;
+use tiltyard_proto::ids::BlobRoot;
 use tiltyard_store::blob::BlobError;
 use tiltyard_train::job::JobError;
 use tiltyard_train::job::spec::StrategySpec;
@@ -52,7 +53,7 @@ pub(crate) enum RunnerError {
     #[error("blob store: {0}")]
     Blob(#[from] BlobError),
     #[error("blob {root} is not here any more; it is fetched again")]
-    Missing { root: String },
+    Missing { root: BlobRoot },
     #[error("job.json cannot be written: {0}")]
     Job(#[from] JobError),
     #[error("the job's process cannot be started: {0}")]
@@ -60,6 +61,15 @@ pub(crate) enum RunnerError {
 }
 
 impl RunnerError {
+    /// Returns the blob that is damaged or gone on this disk, when that is what happened.
+    pub(crate) fn lost(&self) -> Option<BlobRoot> {
+        match self {
+            Self::Missing { root }
+            | Self::Blob(BlobError::Damaged { root, .. } | BlobError::Unknown { root }) => Some(*root),
+            Self::Blob(_) | Self::Io { .. } | Self::Job(_) | Self::Spawn(_) => None,
+        }
+    }
+
     pub(crate) fn io(action: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }

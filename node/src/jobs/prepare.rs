@@ -129,12 +129,12 @@ impl Preparer {
             },
         };
         let evaluation = EvaluationSource::Sealed {
-            path: self.input(&spec.evaluation.ciphertext)?.join(seal::FILE_NAME),
+            path: self.fresh(&spec.evaluation.ciphertext.root)?.join(seal::FILE_NAME),
             key: *key,
         };
         let eval = EvalSpec {
             kind: spec.kind.clone(),
-            base: self.input(&spec.base)?,
+            base: self.fresh(&spec.base.root)?,
             evaluation,
             examples: spec.evaluation.examples,
             plaintext_bytes: spec.evaluation.plaintext_bytes,
@@ -149,8 +149,7 @@ impl Preparer {
 
     /// Finds an entrant's checkpoint, or the fault that its manifest alone shows.
     fn subject(&self, spec: &TaskSpec, root: &BlobRoot) -> Result<Result<Subject, Fault>, RunnerError> {
-        let manifest =
-            self.blobs.manifest(root)?.ok_or_else(|| RunnerError::Missing { root: root.to_string() })?;
+        let manifest = self.blobs.manifest(root)?.ok_or_else(|| RunnerError::Missing { root: *root })?;
         let weights = match manifest.kind {
             BlobKind::Adapter => "adapter_model.safetensors",
             BlobKind::Model => "model.safetensors",
@@ -165,7 +164,7 @@ impl Preparer {
         if manifest.file(weights).is_none() {
             return Ok(Err(Fault::Malformed));
         }
-        let folder = self.folder(root)?;
+        let folder = self.fresh(root)?;
         Ok(Ok(match manifest.kind {
             BlobKind::Adapter => Subject::Adapter(folder),
             BlobKind::Base | BlobKind::Dataset | BlobKind::Evaluation | BlobKind::Model => {
@@ -178,9 +177,16 @@ impl Preparer {
         self.folder(&blob.root)
     }
 
+    /// Returns the folder of a blob whose bytes are verified now: a score must not come from bytes that changed on the
+    /// disk meanwhile.
+    fn fresh(&self, root: &BlobRoot) -> Result<PathBuf, RunnerError> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner).remove(root);
+        self.folder(root)
+    }
+
     /// Returns the folder of a blob whose bytes were verified by this process.
     fn folder(&self, root: &BlobRoot) -> Result<PathBuf, RunnerError> {
-        let missing = || RunnerError::Missing { root: root.to_string() };
+        let missing = || RunnerError::Missing { root: *root };
         let known = self.verified.lock().unwrap_or_else(PoisonError::into_inner).contains(root);
         let manifest = if known {
             self.blobs.manifest(root)?.ok_or_else(missing)?
@@ -201,5 +207,47 @@ impl Preparer {
             file_bytes_max: Some(largest.saturating_mul(FILE_BYTES_FACTOR).saturating_add(FILE_BYTES_EXTRA)),
             cpu_seconds_max: Some(cpu_s_max),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tiltyard_store::blob::{BlobError, BlobLimits, Source};
+
+    use super::*;
+
+    #[test]
+    fn bit_flipped_after_verification_is_found_before_the_next_evaluation() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let blobs = BlobStore::open(&folder.path().join("blobs"), BlobLimits::default()).expect("opens");
+        let file = folder.path().join("adapter_model.safetensors");
+        fs::write(&file, [7u8; 70_000]).expect("written");
+        let files = [("adapter_model.safetensors".to_owned(), file)];
+        let source = Source { kind: BlobKind::Adapter, base: None, recipe: None, files: &files };
+        let root = blobs.insert(&source).expect("inserted").root();
+        let settings = JobSettings {
+            dir: folder.path().to_owned(),
+            train_max: 1,
+            evaluate_max: 1,
+            memory_bytes_max: 1 << 30,
+            evaluate_cpu_s_max: 1,
+            train_cpu_s_max: 1,
+            strategy: tiltyard_train::job::spec::StrategySpec::Search,
+            tokens: 1,
+            checkpoint_steps: 1,
+        };
+        let preparer = Preparer::new(blobs.clone(), settings);
+        preparer.fresh(&root).expect("it is as it came");
+        let kept = blobs.path(&root, "adapter_model.safetensors").expect("known").expect("a path");
+        let mut bytes = fs::read(&kept).expect("read");
+        bytes[33_333] ^= 4;
+        fs::remove_file(&kept).expect("removed");
+        fs::write(&kept, &bytes).expect("written");
+        let error = preparer.fresh(&root).expect_err("one bit is another checkpoint");
+        assert!(matches!(error, RunnerError::Blob(BlobError::Damaged { .. })), "{error}");
+        assert_eq!(error.lost(), Some(root), "it is fetched again");
+        assert!(!blobs.has(&root), "the damaged bytes are out of use");
+        let again = preparer.fresh(&root).expect_err("until then nothing is scored");
+        assert_eq!(again.lost(), Some(root));
     }
 }

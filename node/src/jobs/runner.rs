@@ -235,6 +235,9 @@ impl JobRunner {
                     JobOutcome::Failed { fact } | JobOutcome::Refused { fact } => {
                         warn!(job = %name(&id), %fact, "job ended without result");
                     }
+                    JobOutcome::Lost { blobs } => {
+                        warn!(job = %name(&id), blobs = blobs.len(), "inputs are damaged on this disk; they are fetched again");
+                    }
                     JobOutcome::Checked | JobOutcome::Trained { .. } | JobOutcome::Evaluated { .. } => {
                         info!(job = %name(&id), "job done");
                     }
@@ -295,7 +298,7 @@ impl Worker {
     /// Keeps a failed job's folder for people to look at, without the evaluation key in it.
     fn forget_inputs(&self, id: &JobId, outcome: &JobOutcome) {
         match outcome {
-            JobOutcome::Failed { .. } | JobOutcome::Refused { .. } => {
+            JobOutcome::Failed { .. } | JobOutcome::Refused { .. } | JobOutcome::Lost { .. } => {
                 // Absent when the job was never prepared.
                 let _ = fs::remove_file(self.folder(id).join(tiltyard_train::job::spec::JOB_FILE));
             }
@@ -324,6 +327,9 @@ impl Worker {
                 }
                 Err(error) => {
                     warn!(job = %name(&id), attempt, %error, "job cannot be run");
+                    if let Some(root) = error.lost() {
+                        return Some(JobOutcome::Lost { blobs: vec![root] });
+                    }
                     last = JobOutcome::Failed { fact: error.to_string() };
                 }
             }

@@ -123,6 +123,10 @@ impl JobTable {
                 entry.strategy = Some(words::strategy(recipe));
                 entry.resumed_from_step = u64::from(*resumed_from_step);
             }
+            JobOutcome::Lost { .. } => {
+                entry.state = State::Failed;
+                entry.fact = Some("an input is damaged on this disk; it is fetched again".to_owned());
+            }
             JobOutcome::Refused { fact } | JobOutcome::Failed { fact } => {
                 entry.state = State::Failed;
                 entry.fact = Some(fact.clone());

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod database;
+mod kill;
 mod network;
 mod wallet;
 mod world;

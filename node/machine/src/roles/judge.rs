@@ -63,6 +63,7 @@ impl Judge {
         case.check = match outcome {
             JobOutcome::Checked => Check::Passed,
             JobOutcome::Refused { .. } | JobOutcome::Failed { .. } => Check::Refused,
+            JobOutcome::Lost { .. } => Check::NotYet,
             JobOutcome::Trained { .. } | JobOutcome::Evaluated { .. } => case.check,
         };
     }
@@ -80,6 +81,10 @@ impl Judge {
                 if *failures < EVALUATION_TRIES {
                     case.started.remove(&row);
                 }
+            }
+            // No failure of the checkpoint's: the disk's. The row waits for the bytes.
+            JobOutcome::Lost { .. } => {
+                case.started.remove(&row);
             }
             JobOutcome::Checked | JobOutcome::Trained { .. } => {}
         }

@@ -67,6 +67,7 @@ impl Miner {
                 run.failures = run.failures.saturating_add(1);
                 run.started = run.failures >= TRAINING_TRIES;
             }
+            JobOutcome::Lost { .. } => self.runs.entry(task).or_default().started = false,
             JobOutcome::Checked | JobOutcome::Evaluated { .. } => {}
         }
     }

@@ -314,23 +314,30 @@ impl Roles {
                     return Ok(());
                 }
             }
-            RoleInput::JobEnded { id, outcome } => match id {
-                JobId::Check(task) => {
-                    if let Some(judge) = &mut self.judge {
-                        judge.on_checked(task, &outcome);
+            RoleInput::JobEnded { id, outcome } => {
+                if let JobOutcome::Lost { blobs } = outcome.as_ref() {
+                    for root in blobs {
+                        turn.blobs.arrived(*root, false);
                     }
                 }
-                JobId::Evaluate(task, row) => {
-                    if let Some(judge) = &mut self.judge {
-                        judge.on_evaluated(task, row, &outcome, &mut turn);
+                match id {
+                    JobId::Check(task) => {
+                        if let Some(judge) = &mut self.judge {
+                            judge.on_checked(task, &outcome);
+                        }
+                    }
+                    JobId::Evaluate(task, row) => {
+                        if let Some(judge) = &mut self.judge {
+                            judge.on_evaluated(task, row, &outcome, &mut turn);
+                        }
+                    }
+                    JobId::Train(task) => {
+                        if let Some(miner) = &mut self.miner {
+                            miner.on_trained(task, *outcome, &mut turn);
+                        }
                     }
                 }
-                JobId::Train(task) => {
-                    if let Some(miner) = &mut self.miner {
-                        miner.on_trained(task, *outcome, &mut turn);
-                    }
-                }
-            },
+            }
             RoleInput::KeepKey { ciphertext, key } => {
                 self.requester.keep(ciphertext, key, &mut turn);
             }

@@ -228,3 +228,17 @@ fn a_task_settles_in_bad_weather() {
     });
     assert_ranks(&world, &task);
 }
+
+#[test]
+fn a_checkpoint_that_a_disk_damaged_is_fetched_again_and_scored_as_it_was_revealed() {
+    let (world, task) = settled_world(800, |world| world.damaging = [0, 2].into());
+    assert_ranks(&world, &task);
+    assert!(world.damaging.is_empty(), "both disks did damage");
+    for at in [0, 2] {
+        let mut count = BTreeMap::new();
+        for (_, root) in world.fetched.iter().filter(|(node, _)| *node == at) {
+            *count.entry(*root).or_insert(0u32) += 1;
+        }
+        assert_eq!(count.values().filter(|times| **times == 2).count(), 1, "node {at}: {count:?}");
+    }
+}

@@ -130,6 +130,10 @@ pub(crate) struct World {
     offered: BTreeMap<(PublicKey, Height, Round), BlockHash>,
     /// Scores that each miner's checkpoint gets, by seed; the base gets 3 nats.
     pub(crate) skill: BTreeMap<u8, u32>,
+    /// Nodes whose disk damages the next checkpoint that they are about to score.
+    pub(crate) damaging: BTreeSet<usize>,
+    /// What each node asked for, in order.
+    pub(crate) fetched: Vec<(usize, tiltyard_proto::ids::BlobRoot)>,
 }
 
 pub(crate) fn secret(seed: u8) -> SecretKey {
@@ -208,6 +212,8 @@ impl World {
             eclipsed: None,
             offered: BTreeMap::new(),
             skill: BTreeMap::new(),
+            damaging: BTreeSet::new(),
+            fetched: Vec::new(),
         };
         for (seed, part) in seeds.iter().zip(parts) {
             let mut state = MemoryState::new();
@@ -400,6 +406,7 @@ impl World {
                 self.nodes[at].timers.remove(&id);
             }
             Effect::Fetch { blob, .. } => {
+                self.fetched.push((at, blob.root));
                 self.send(at, 20, Input::Blob { root: blob.root, held: true });
             }
             Effect::Serve { .. } | Effect::Drop(_) | Effect::FinishJob(_) | Effect::CancelJob(_) => {}
@@ -413,6 +420,9 @@ impl World {
         let outcome = match job {
             Job::Check { .. } => JobOutcome::Checked,
             Job::Train { task, spec, miner } => crate::market::trained(&task, &spec, &miner),
+            Job::Evaluate { subject: Some(root), .. } if self.damaging.remove(&at) => {
+                JobOutcome::Lost { blobs: vec![root] }
+            }
             Job::Evaluate { task, spec, subject, .. } => {
                 crate::market::evaluated(&self.skill, &task, &spec, subject.as_ref())
             }
