@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::fs;
 
 use tempfile::TempDir;
-use tiltyard_train::model::AdapterSpec;
+use tiltyard_train::model::adapter::AdapterSpec;
 use tiltyard_train::{data, job, safe};
 
 use crate::Target;
@@ -52,7 +52,7 @@ fn data_rows(data: &[u8]) {
 fn job_file(data: &[u8]) {
     with_file("job.json", data, |path| {
         if let Some(folder) = path.parent() {
-            let _ = job::JobSpec::read(folder);
+            let _ = job::spec::JobSpec::read(folder);
         }
     });
 }
