@@ -109,6 +109,12 @@ impl Witness {
             .collect()
     }
 
+    /// Lists who was heard at `height`.
+    #[must_use]
+    pub fn speakers(&self, height: Height) -> BTreeSet<PublicKey> {
+        self.of_height(height).map(|(key, _)| *key).collect()
+    }
+
     fn of_height(&self, height: Height) -> impl Iterator<Item = (&PublicKey, &Sayings)> {
         let first = (height, PublicKey::from_bytes([0; 32]));
         let last = (height, PublicKey::from_bytes([0xff; 32]));

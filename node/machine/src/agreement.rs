@@ -13,13 +13,13 @@ use tiltyard_proto::codec;
 use tiltyard_proto::genesis::Params;
 use tiltyard_proto::hash;
 use tiltyard_proto::ids::BlockHash;
-use tiltyard_proto::units::{Height, Round};
+use tiltyard_proto::units::{Height, Round, Stake};
 use tiltyard_proto::validators::ValidatorSet;
 use tiltyard_proto::wire::{BodyFrame, ConsensusFrame, ConsensusMessage, Topic};
 
 use crate::chain::Candidate;
 use crate::config::MachineError;
-use crate::event::Event;
+use crate::event::{Event, Undecided};
 use crate::io::Effect;
 use crate::machine::Machine;
 use crate::timers::Timer;
@@ -35,6 +35,8 @@ const REPEATS_MAX: u32 = 4;
 const REPEAT_MS: u64 = 10_000;
 /// Messages whose repetition is counted.
 const REPEATS_TRACKED: usize = 4_096;
+/// A height that takes this long, in milliseconds, is told to people, and again after as long.
+const STALL_MS: u64 = 10_000;
 
 /// What a validator keeps beside the core.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ pub(crate) struct Agreement {
     counter: u64,
     /// When the last height started here.
     started_ms: Option<u64>,
+    /// When people were last told that it does not end.
+    warned_ms: u64,
     /// Journal from before the restart; used by the first start.
     journal: Vec<Vec<u8>>,
 }
@@ -70,6 +74,7 @@ impl Agreement {
             repeats: BTreeMap::new(),
             counter: 0,
             started_ms: None,
+            warned_ms: 0,
             journal,
         }
     }
@@ -187,6 +192,30 @@ impl<S: StateRead> Machine<S> {
             self.agree(ConsensusInput::Message(message))?;
         }
         Ok(())
+    }
+
+    /// Tells people that no block comes, and who is silent.
+    pub(crate) fn tell_stall(&mut self) {
+        let (height, now_ms) = (self.chain.next_height(), self.now.mono_ms);
+        let set = &self.chain.tip.next_set;
+        let Some(agreement) = &mut self.agreement else {
+            return;
+        };
+        let started_ms = agreement.started_ms.unwrap_or(now_ms);
+        let since_ms = started_ms.max(agreement.warned_ms);
+        let running = agreement.consensus.height() == Some(height);
+        if !running || now_ms.saturating_sub(since_ms) < STALL_MS {
+            return;
+        }
+        agreement.warned_ms = now_ms;
+        let mut speakers = agreement.witness.speakers(height);
+        speakers.insert(agreement.key());
+        let silent: Vec<PublicKey> =
+            set.members().iter().map(|member| member.key).filter(|key| !speakers.contains(key)).collect();
+        let of = |key: &PublicKey| set.find(key).map_or(Stake::ZERO, |(_, member)| member.stake);
+        let heard = speakers.iter().map(of).fold(Stake::ZERO, Stake::saturating_add);
+        let (total, waited_ms) = (set.total(), now_ms.saturating_sub(started_ms));
+        self.notify(Event::Undecided(Undecided { height, waited_ms, heard, total, silent }));
     }
 
     /// Says how the journal and this node's own execution of the recorded blocks contradict each other.

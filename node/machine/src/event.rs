@@ -4,9 +4,45 @@ use tiltyard_keys::PublicKey;
 use tiltyard_ledger::LedgerEvent;
 use tiltyard_proto::ids::{BlockHash, TaskId, TransactionId};
 use tiltyard_proto::state::Phase;
-use tiltyard_proto::units::{Height, Round, UnixMillis};
+use tiltyard_proto::units::{Height, Round, Stake, UnixMillis};
+use tiltyard_proto::validators::more_than_two_thirds;
 
 use crate::roles::Duty;
+
+/// A height that does not end: too much stake is silent or cannot be reached, or those that are heard do not agree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undecided {
+    /// The height that is not decided.
+    pub height: Height,
+    /// Since when it runs here, in milliseconds.
+    pub waited_ms: u64,
+    /// Stake of the validators that were heard at this height, this node included.
+    pub heard: Stake,
+    /// Stake of all of them; more than two thirds is needed.
+    pub total: Stake,
+    /// Validators that were not heard.
+    pub silent: Vec<PublicKey>,
+}
+
+impl core::fmt::Display for Undecided {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { height, waited_ms, heard, total, silent } = self;
+        let seconds = waited_ms / 1_000;
+        write!(f, "no block at height {height} for {seconds} s: ")?;
+        if more_than_two_thirds(*heard, *total) {
+            return write!(
+                f,
+                "validators with {heard} of {total} stake are heard, but do not agree yet; waiting"
+            );
+        }
+        let names: Vec<String> = silent.iter().map(PublicKey::short).collect();
+        write!(
+            f,
+            "validators with {heard} of {total} stake are heard, more than 2/3 is needed; silent: {}; start them, or check that this node can reach them",
+            names.join(", ")
+        )
+    }
+}
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +145,8 @@ pub enum Event {
         /// Who proposes in it.
         proposer: PublicKey,
     },
+    /// No block was decided for long. Said again while it lasts.
+    Undecided(Undecided),
     /// A validator signed two things where it may sign one.
     Equivocation {
         /// The validator.

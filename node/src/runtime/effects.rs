@@ -201,6 +201,7 @@ fn log(event: &Event) {
         Event::RoundStarted { height, round, proposer } => {
             debug!(%height, %round, proposer = %proposer.short(), "another round");
         }
+        Event::Undecided(told) => warn!(height = %told.height, fact = %told, "this height is not decided"),
         Event::Equivocation { validator, height } => {
             warn!(%validator, %height, "a validator signed two things");
         }

@@ -181,6 +181,7 @@ impl Shared {
             | Event::Ledger { .. }
             | Event::DutyDone { .. }
             | Event::RoundStarted { .. }
+            | Event::Undecided(_)
             | Event::Equivocation { .. }
             | Event::BlockRefused { .. }
             | Event::Trouble { .. } => {}
@@ -224,6 +225,10 @@ fn event_json(event: &Event) -> Value {
         Event::RoundStarted { height, round, proposer } => {
             json!({ "event": "round-started", "height": height, "round": round, "proposer": proposer })
         }
+        Event::Undecided(told) => json!({
+            "event": "undecided", "height": told.height, "waited_ms": told.waited_ms, "heard": told.heard,
+            "total": told.total, "silent": told.silent, "fact": told.to_string(),
+        }),
         Event::Equivocation { validator, height } => {
             json!({ "event": "equivocation", "validator": validator, "height": height })
         }

@@ -2,21 +2,27 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
-use super::{Bug, Outcome, Shape, Shrunk, run_seed, shrink};
+use super::{Bug, Outcome, Shape, Shrunk, Strike, Treason, every, hunt, pool, run_seed, shrink};
 
 /// Failing seeds that are shrunk; the rest is counted.
 const SHRUNK_MAX: usize = 5;
 
+const EXAMPLES: &str = "Examples:
+  tiltyard-testnet sim --seeds 0..1000
+  tiltyard-testnet sim --seeds 0..500 --nodes 7 --byzantine 2 --json
+  tiltyard-testnet sim --seeds 0..100 --byzantine 1 --treason equivocate --calm
+  tiltyard-testnet sim --seeds 0..1 --every-effect 30..32
+  tiltyard-testnet sim --planted all --seeds 0..200";
+
 /// Options of the simulator.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Options {
     /// Seeds to run, the end not included.
     #[arg(long, value_name = "A..B", default_value = "0..100", value_parser = parse_seeds)]
@@ -30,9 +36,24 @@ pub struct Options {
     /// Blocks that every run must reach at least.
     #[arg(long, value_name = "N", default_value_t = 30)]
     pub heights: u64,
-    /// Plants a bug, to see it caught.
-    #[arg(long, value_name = "BUG")]
-    pub planted: Option<Bug>,
+    /// What every byzantine validator does; by default each seed draws something for each of them.
+    #[arg(long, value_name = "TREASON")]
+    pub treason: Option<Treason>,
+    /// No faults of disk, network or clocks: then promises about time are checked to the block.
+    #[arg(long)]
+    pub calm: bool,
+    /// Moves stake in every run: validators release some, leave and come back. Otherwise in one of seven.
+    #[arg(long)]
+    pub life: bool,
+    /// Plants a bug, to see it caught: its name, or `all` for a table that fails unless each is caught.
+    #[arg(long, value_name = "BUG", value_parser = parse_planted)]
+    pub planted: Option<Planted>,
+    /// Crashes each node at each of its effects within these heights, one run per effect and write fate.
+    #[arg(long, value_name = "A..B", value_parser = parse_seeds, conflicts_with_all = ["planted", "crash", "trace"])]
+    pub every_effect: Option<Range<u64>>,
+    /// One crash: the node, how many effects it carries out before, and the fate of an unfinished write.
+    #[arg(long, value_name = "NODE:EFFECT:FATE")]
+    pub crash: Option<Strike>,
     /// Lets only these faults of the plan happen: their numbers with commas, or `none`.
     #[arg(long, value_name = "LIST", value_parser = parse_only)]
     pub only: Option<Only>,
@@ -45,6 +66,24 @@ pub struct Options {
     /// Prints the figures as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What is planted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Planted {
+    /// Every bug, one after the other.
+    All,
+    /// One bug.
+    One(Bug),
+}
+
+fn parse_planted(text: &str) -> Result<Planted, String> {
+    if text == "all" {
+        return Ok(Planted::All);
+    }
+    let names = || Bug::ALL.map(Bug::name).join(", ");
+    let bug = Bug::ALL.into_iter().find(|bug| bug.name() == text);
+    bug.map(Planted::One).ok_or_else(|| format!("no such bug; write all, or one of {}", names()))
 }
 
 /// Numbers of faults.
@@ -75,6 +114,10 @@ struct Summary {
     heights: u64,
     late_rounds: u64,
     settled: u64,
+    /// Seeds in which a node crashed and the network was split.
+    crashed_and_split: u64,
+    /// Seeds in which a validator set changed.
+    set_changed: u64,
     slashed: u64,
     stopped_signing: u64,
     failed_seeds: u64,
@@ -106,9 +149,22 @@ pub fn run(options: &Options) -> Result<bool> {
         nodes: options.nodes,
         byzantine: options.byzantine,
         heights: options.heights,
-        planted: options.planted,
+        planted: match options.planted {
+            Some(Planted::One(bug)) => Some(bug),
+            Some(Planted::All) | None => None,
+        },
         only: options.only.as_ref().map(|only| only.0.clone()),
+        treason: options.treason,
+        calm: options.calm,
+        strike: options.crash,
+        life: options.life,
     };
+    if options.planted == Some(Planted::All) {
+        return hunt::run(&shape, options.seeds.clone(), options.threads, options.json);
+    }
+    if let Some(heights) = &options.every_effect {
+        return every::run(&shape, options.seeds.clone(), heights, options.threads, options.json);
+    }
     let seeds = options.seeds.clone();
     if options.trace {
         ensure!(
@@ -139,27 +195,10 @@ pub fn run(options: &Options) -> Result<bool> {
 
 /// Runs seeds on several threads; each run stays on one.
 fn run_seeds(seeds: Range<u64>, shape: &Shape, threads: Option<usize>) -> Result<Vec<(u64, Outcome)>> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let next = AtomicU64::new(seeds.start);
-    let done: Mutex<Vec<(u64, Result<Outcome>)>> = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..threads.unwrap_or(cores).max(1) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
-                        return;
-                    }
-                    let outcome = run_seed(seed, shape, false);
-                    let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    done.push((seed, outcome));
-                }
-            });
-        }
-    });
-    let mut outcomes = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    outcomes.sort_by_key(|(seed, _)| *seed);
-    outcomes.into_iter().map(|(seed, outcome)| outcome.map(|outcome| (seed, outcome))).collect()
+    let seeds: Vec<u64> = seeds.collect();
+    pool::each(&seeds, threads, |seed| run_seed(*seed, shape, false).map(|outcome| (*seed, outcome)))
+        .into_iter()
+        .collect()
 }
 
 fn summarise(shape: &Shape, outcomes: &[(u64, Outcome)], failures: &[Shrunk], wall_seconds: f64) -> Summary {
@@ -177,7 +216,9 @@ fn summarise(shape: &Shape, outcomes: &[(u64, Outcome)], failures: &[Shrunk], wa
         heights: sum(|outcome| outcome.heights),
         late_rounds: sum(|outcome| outcome.late_rounds),
         settled: sum(|outcome| u64::from(outcome.is_settled)),
-        slashed: sum(|outcome| u64::from(outcome.slashed > 0)),
+        crashed_and_split: sum(|outcome| u64::from(outcome.crashes > 0 && outcome.splits > 0)),
+        set_changed: sum(|outcome| u64::from(outcome.set_changes > 0)),
+        slashed: sum(|outcome| u64::from(!outcome.punished.is_empty())),
         stopped_signing: sum(|outcome| outcome.stopped_signing),
         failed_seeds: sum(|outcome| u64::from(!outcome.violations.is_empty())),
         violations: failures.iter().map(failure).collect(),
@@ -205,17 +246,16 @@ fn print_summary(summary: &Summary) {
         println!("  with {} faults left; again: {}", failure.faults, failure.replay);
     }
     println!(
-        "{} seeds of {} nodes, {} byzantine: {} heights, {} of them in a later round, {} tasks settled",
-        summary.seeds,
-        summary.nodes,
-        summary.byzantine,
-        summary.heights,
-        summary.late_rounds,
-        summary.settled
+        "{} seeds of {} nodes, {} byzantine: {} heights, {} of them in a later round",
+        summary.seeds, summary.nodes, summary.byzantine, summary.heights, summary.late_rounds
     );
     println!(
-        "{} seeds saw an offender slashed; {} nodes with damaged disks stopped signing; {} seeds failed",
-        summary.slashed, summary.stopped_signing, summary.failed_seeds
+        "a task settled in {}, a crash and a split in {}, another validator set in {}, an offender slashed in {}",
+        summary.settled, summary.crashed_and_split, summary.set_changed, summary.slashed
+    );
+    println!(
+        "{} nodes with damaged disks stopped signing; {} seeds failed",
+        summary.stopped_signing, summary.failed_seeds
     );
     println!(
         "{:.0} virtual seconds in {:.1} s: {:.0} virtual per wall second, {:.0} seeds an hour",

@@ -16,6 +16,8 @@ use super::random::Dice;
 pub(crate) const EXAMPLES: u32 = 12;
 /// Shortest window of the simulated network, in blocks.
 pub(crate) const WINDOW_MIN: u64 = 4;
+/// Longest one.
+pub(crate) const WINDOW_MAX: u64 = 7;
 
 /// What the seed decides about the market.
 #[derive(Debug, Clone)]
@@ -106,6 +108,14 @@ impl Market {
                 let miner = subject.as_ref().and_then(|root| self.miner_of(task, spec.base.root, root));
                 JobOutcome::Evaluated { row: self.row(miner.as_ref()) }
             }
+        }
+    }
+
+    /// Does an evaluation as a broken worker does: it scores the base, whatever it is given.
+    pub(crate) fn broken(&self, job: &Job) -> JobOutcome {
+        match job {
+            Job::Evaluate { .. } => JobOutcome::Evaluated { row: self.row(None) },
+            Job::Check { .. } | Job::Train { .. } => self.outcome(job),
         }
     }
 

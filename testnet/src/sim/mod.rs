@@ -6,34 +6,56 @@
 //! back; validators that lie. Training is simulated by its results. One task runs through its whole life.
 //!
 //! A seed decides everything: the same seed gives the same trace, bit for bit. The watcher ([`Violation`]) looks after
-//! each block and each message; a violation is a bug, and comes with the one command that shows it again.
+//! each block and each message; a violation is a bug, and comes with the one command that shows it again, with as few
+//! faults as show it. In some runs operators move stake: validators release some, leave, come back, are jailed for
+//! absence and return, while committees stay frozen.
+//!
+//! - `sim --seeds A..B`: networks drawn from seeds, every core busy.
+//! - `sim --every-effect A..B`: one crash at each effect of each node within those heights, with each write fate.
+//! - `sim --planted all`: plants every bug that it knows, and fails unless each is caught.
+//!
+//! Every node verifies every signature itself: remembering verdicts across nodes would be faster and would leave the
+//! nodes' own checks untried.
 //!
 //! Deliberately absent: threads within a run, real clocks, files, sockets. Disks are modelled, not the store's own
 //! files: those have their own crash tests.
 
+mod books;
 mod client;
 mod command;
 mod disk;
+mod every;
+mod hunt;
+mod life;
 mod market;
+mod network;
 mod oracle;
 mod plan;
 mod planted;
+mod pool;
 mod random;
+mod shape;
 mod shell;
 mod shrink;
+mod timely;
 mod trace;
 mod treason;
 mod verdict;
 mod view;
+mod violation;
 mod wire;
 mod world;
 
 pub use command::{Options, run};
 pub use disk::{Damage, WriteFate};
-pub use oracle::Violation;
-pub use plan::{Fault, Plan, Shape, Timed, Treason, Weather};
+pub use every::strikes;
+pub use life::{Change, Step};
+pub use plan::{Fault, Plan, Timed, Treason, Weather};
 pub use planted::Bug;
+pub use shape::{Shape, Strike};
 pub use shrink::{Shrunk, shrink};
+pub use violation::Violation;
+pub use world::Boundary;
 
 use world::World;
 
@@ -44,16 +66,28 @@ pub struct Outcome {
     pub heights: u64,
     /// Virtual milliseconds.
     pub virtual_ms: u64,
+    /// When each block was first durable at an honest node, in virtual milliseconds.
+    pub block_ms: Vec<u64>,
     /// Hash of everything that happened, in order.
     pub trace: [u8; 32],
     /// Heights that needed more than one round.
     pub late_rounds: u64,
-    /// Times that a node saw an offender slashed.
-    pub slashed: u64,
+    /// Offences that were punished: height of the offence, height of the block that burned stake for it.
+    pub punished: Vec<(u64, u64)>,
+    /// Times that a node lost its power.
+    pub crashes: u64,
+    /// Splits of the network that began.
+    pub splits: u64,
+    /// What honest nodes told their operators while no block came: who, and what.
+    pub stalls: Vec<(usize, String)>,
+    /// Blocks whose validator set was another one than that of the block before.
+    pub set_changes: u64,
     /// Times that a node with a damaged disk stopped signing, as it must.
     pub stopped_signing: u64,
-    /// Whether the task was settled, not refunded.
+    /// Whether a task was settled, not refunded.
     pub is_settled: bool,
+    /// What each node was about at each effect that it carried out; kept in calm runs only.
+    pub carried: Vec<Vec<Boundary>>,
     /// What went wrong; empty when nothing did.
     pub violations: Vec<Violation>,
     /// The trace in words, when it was asked for.
@@ -72,7 +106,18 @@ pub fn run_seed(seed: u64, shape: &Shape, keep_lines: bool) -> anyhow::Result<Ou
         shape.byzantine,
         shape.nodes
     );
-    let mut world = World::new(Plan::of(seed, shape))?;
+    if let Some(strike) = shape.strike {
+        anyhow::ensure!(strike.node < shape.nodes, "there is no node {} to crash", strike.node);
+    }
+    run_plan(Plan::of(seed, shape), keep_lines)
+}
+
+/// Runs a plan, drawn or made by hand.
+///
+/// # Errors
+/// As [`run_seed`].
+pub fn run_plan(plan: Plan, keep_lines: bool) -> anyhow::Result<Outcome> {
+    let mut world = World::new(plan)?;
     if keep_lines {
         world.trace.keep_lines();
     }
@@ -80,11 +125,17 @@ pub fn run_seed(seed: u64, shape: &Shape, keep_lines: bool) -> anyhow::Result<Ou
     Ok(Outcome {
         heights: world.oracle.height(),
         virtual_ms,
+        block_ms: world.oracle.block_ms.clone(),
         trace: world.trace.hash(),
         late_rounds: world.oracle.late_rounds,
-        slashed: world.oracle.slashed,
+        punished: world.oracle.punished.iter().map(|((_, of), at)| (*of, *at)).collect(),
+        crashes: world.crashes,
+        splits: world.splits,
+        stalls: world.oracle.stalls.clone(),
+        set_changes: world.oracle.set_changes,
         stopped_signing: world.stopped_signing,
         is_settled: world.is_settled(),
+        carried: world.nodes.iter_mut().map(|node| core::mem::take(&mut node.carried)).collect(),
         violations: world.oracle.violations().to_vec(),
         lines: world.trace.take_lines(),
     })

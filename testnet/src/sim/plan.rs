@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::disk::{Damage, WriteFate};
-use super::planted::Bug;
+use super::life::{self, Step};
 use super::random::Dice;
+use super::shape::{STRIKE, Shape};
 
 /// Virtual milliseconds before which nothing goes wrong: nodes have met by then.
 const CALM_MS: u64 = 1_200;
@@ -13,34 +14,8 @@ const CLOCK_MS_MAX: u64 = 3_600_000;
 /// How far every clock may be off: below the bound at which blocks are refused.
 const SKEW_MS_MAX: u64 = 3_000;
 
-/// What a run is asked to be, besides its seed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shape {
-    /// Validators; each also mines, the last one posts a task.
-    pub nodes: usize,
-    /// How many of them are byzantine.
-    pub byzantine: usize,
-    /// Blocks that every honest node must reach.
-    pub heights: u64,
-    /// A bug to be found.
-    pub planted: Option<Bug>,
-    /// Faults of the plan that happen, by their number; all if none is named.
-    pub only: Option<BTreeSet<usize>>,
-}
-
-impl Shape {
-    /// The usual shape: 30 heights, nothing planted.
-    #[must_use]
-    pub fn of(nodes: usize, byzantine: usize) -> Self {
-        Self { nodes, byzantine, heights: 30, planted: None, only: None }
-    }
-
-    /// Most byzantine validators that the protocol promises to bear: fewer than a third.
-    #[must_use]
-    pub fn tolerated(&self) -> usize {
-        self.nodes.saturating_sub(1) / 3
-    }
-}
+/// The network when nothing is wrong with it.
+pub(crate) const FAIR: Weather = Weather { lost_percent: 0, twice_percent: 0, jitter_ms: 5 };
 
 /// How bad the network is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +72,15 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// Leaves a disk's bodies whole.
+    fn spare_bodies(&mut self) {
+        if let Self::Crash { damage: damage @ Damage::Bodies, .. } = self {
+            *damage = Damage::None;
+        }
+    }
+}
+
 /// A fault with its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timed {
@@ -109,7 +93,7 @@ pub struct Timed {
 }
 
 /// How a byzantine validator behaves; most have several ways.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Treason {
     /// Proposes two blocks and votes for both, one to each half of the network.
     Equivocate,
@@ -149,6 +133,13 @@ impl Treason {
         Self::Collude,
         Self::HideScores,
     ];
+
+    /// Returns its name on the command line.
+    #[must_use]
+    pub fn name(self) -> String {
+        use clap::ValueEnum as _;
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
 }
 
 /// Everything that a seed decides.
@@ -174,6 +165,8 @@ pub struct Plan {
     pub audience: u64,
     /// Whether absence is punished within a run.
     pub absence: bool,
+    /// What operators do with the stake of their validators.
+    pub life: Vec<Step>,
 }
 
 impl Plan {
@@ -206,14 +199,39 @@ impl Plan {
             let fault = draw(kind, nodes, &honest, (skewed, spare), &mut dice);
             faults.push(Timed { at_ms, for_ms, fault });
         }
-        let faults = faults
+        let mut faults: Vec<(usize, Timed)> = faults
             .into_iter()
             .enumerate()
-            .filter(|(at, _)| shape.only.as_ref().is_none_or(|only| only.contains(at)))
+            .filter(|(at, _)| !shape.calm && shape.only.as_ref().is_none_or(|only| only.contains(at)))
             .collect();
-        let absence = shape.byzantine == 0 && dice.percent(25);
+        faults.extend(shape.strike.map(|strike| (STRIKE, strike.timed())));
+        let absence = shape.byzantine == 0 && !shape.calm && dice.percent(25);
+        let weather = if shape.calm { FAIR } else { weather };
+        let life = life::draw(seed, shape, &honest);
+        if absence || !life.is_empty() {
+            // A seat that is empty for a while leaves none to spare for a validator that must not sign any more.
+            faults.iter_mut().for_each(|(_, timed)| timed.fault.spare_bodies());
+        }
         let shape = shape.clone();
-        Self { seed, shape, weather, latency_ms, skew_ms, faults, heal_ms, treason, audience, absence }
+        Self { seed, shape, weather, latency_ms, skew_ms, faults, heal_ms, treason, audience, absence, life }
+    }
+
+    /// Returns the blocks that every honest node must reach: a life of stake takes longer.
+    #[must_use]
+    pub fn heights(&self) -> u64 {
+        if self.life.is_empty() { self.shape.heights } else { self.shape.heights.max(life::HEIGHTS) }
+    }
+
+    /// Says whether validators may lose their seats in this run, and must get them back.
+    #[must_use]
+    pub fn seats_move(&self) -> bool {
+        self.absence || !self.life.is_empty()
+    }
+
+    /// Says whether nothing but byzantine nodes disturbs this run: then promises about time hold to the block.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        self.faults.is_empty() && self.weather == FAIR
     }
 
     /// Says whether a node follows the protocol.
@@ -255,6 +273,9 @@ fn treasons(shape: &Shape, dice: &mut Dice) -> Vec<BTreeSet<Treason>> {
             // More than the protocol bears: they act together, and the checks must say so.
             chosen = BTreeSet::from([Treason::Equivocate]);
         }
+        if let Some(treason) = shape.treason {
+            chosen = BTreeSet::from([treason]);
+        }
         all[node] = chosen;
     }
     all
@@ -271,7 +292,8 @@ fn draw(kind: u64, nodes: usize, honest: &[usize], (skewed, spare): (usize, bool
         _ => Damage::None,
     };
     let hang_up = dice.percent(50);
-    let side = dice.next() & ((1u64 << nodes.min(63)) - 1);
+    // At least one node on either side.
+    let side = dice.between(1, (1u64 << nodes.min(63)) - 2);
     let other = (node + 1 + dice.index(nodes - 1)) % nodes;
     let far = dice.between(1_000, CLOCK_MS_MAX) as i64 * if dice.percent(50) { 1 } else { -1 };
     let storm = Weather {

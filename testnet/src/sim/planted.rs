@@ -3,6 +3,9 @@
 //! A planted bug lives in this simulator alone: in the order in which effects are carried out, in what the disk keeps,
 //! or in what the state shows when it is read. No crate of the node knows of it.
 
+use super::plan::Treason;
+use super::shape::Shape;
+
 /// A bug that can be planted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Bug {
@@ -34,11 +37,19 @@ pub enum Bug {
     SyncOffByOne,
     /// A torn commit is not finished at the restart: the log has the block, the state does not.
     SkippedReplay,
+    /// Every judge scores every entrant as the untouched base.
+    WrongScores,
+    /// One node's network shell flips a bit in the votes that it takes in.
+    FlippedBit,
+    /// One node hears no transactions: its blocks leave out what was sent in time.
+    DeafProposer,
+    /// Every offence reads as punished already.
+    ForgivenOffence,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::SendBeforeWrite,
         Self::ForgottenJournal,
         Self::DroppedBodies,
@@ -53,7 +64,38 @@ impl Bug {
         Self::ForgottenRearm,
         Self::SyncOffByOne,
         Self::SkippedReplay,
+        Self::WrongScores,
+        Self::FlippedBit,
+        Self::DeafProposer,
+        Self::ForgivenOffence,
     ];
+
+    /// Returns the shape in which it can be seen: a promise about time is kept to the block in a calm network only, and
+    /// an offence needs an offender.
+    #[must_use]
+    pub fn shape(self, shape: Shape) -> Shape {
+        let shape = Shape { planted: Some(self), ..shape };
+        match self {
+            Self::DeafProposer => shape.calm(),
+            Self::ForgivenOffence => Shape { byzantine: 1, ..shape }.with_treason(Treason::Equivocate).calm(),
+            Self::SendBeforeWrite
+            | Self::ForgottenJournal
+            | Self::DroppedBodies
+            | Self::UnsyncedJournal
+            | Self::EarlyAcknowledgement
+            | Self::RestoredBackup
+            | Self::SettlementRounding
+            | Self::UnsortedEntrants
+            | Self::WeakQuorum
+            | Self::LostWrite
+            | Self::StaleCache
+            | Self::ForgottenRearm
+            | Self::SyncOffByOne
+            | Self::SkippedReplay
+            | Self::WrongScores
+            | Self::FlippedBit => shape,
+        }
+    }
 
     /// Returns its name on the command line.
     #[must_use]

@@ -11,12 +11,13 @@ use tiltyard_proto::units::{Blocks, MicroCredits};
 
 use super::disk::{Damage, Write};
 use super::market::secret;
-use super::oracle::Violation;
+use super::network::{ACCOUNT, CONSENSUS, peer};
 use super::plan::Treason;
 use super::planted::Bug;
 use super::view::BUGGY;
+use super::violation::Violation;
 use super::wire::Frame;
-use super::world::{ACCOUNT, CONSENSUS, Doom, Due, World, peer};
+use super::world::{Boundary, Doom, Due, World};
 
 /// How long an effect that must be durable takes at most, in milliseconds.
 const FSYNC_MS_MAX: u64 = 4;
@@ -111,6 +112,7 @@ impl World {
         node.seen.clear();
         node.judging.clear();
         node.jobs.clear();
+        self.crashes += 1;
         node.is_damaged |= doom.damage == Damage::Bodies;
         node.disk.crash(doom.fate, doom.damage);
         for other in 0..self.nodes.len() {
@@ -162,6 +164,10 @@ impl World {
                 }
                 return self.crash(at, doom);
             }
+            if self.plan.shape.calm {
+                let height = self.nodes[at].disk.durable.tip() + 1;
+                self.nodes[at].carried.push(Boundary { height, is_write: is_durable(&effect) });
+            }
             if is_durable(&effect) {
                 lag_ms += self.dice.below(FSYNC_MS_MAX + 1);
                 self.carry_out_write(at, effect, lag_ms);
@@ -212,7 +218,7 @@ impl World {
             self.trace
                 .note(self.now_ms, at, 5, hash.as_bytes(), || format!("commits {height} {}", hash.short()));
             let live = Rc::clone(&self.nodes[at].disk.live);
-            self.oracle.committed(at, &commit, &live.borrow());
+            self.oracle.committed(at, self.now_ms, &commit, &live.borrow());
             self.nodes[at].acknowledged = height.get();
             self.give_later(at, lag_ms, Input::Committed(height));
         }
@@ -237,7 +243,7 @@ impl World {
             Effect::Respond { token, response } => self.respond(at, lag_ms, token, *response),
             Effect::Penalize { peer, fact } => {
                 if self.plan.is_honest(at) {
-                    self.oracle.penalized(at, super::world::node_of(&peer), fact);
+                    self.oracle.penalized(at, super::network::node_of(&peer), fact);
                 }
             }
             Effect::SetTimer { id, after_ms } => {
@@ -299,6 +305,8 @@ impl World {
         let fails = self.dice.percent(3) && !self.is_healed();
         let outcome = if fails {
             tiltyard_machine::io::JobOutcome::Failed { fact: "simulated".to_owned() }
+        } else if self.plan.shape.planted == Some(Bug::WrongScores) {
+            self.market.broken(job)
         } else if self.plan.treason[at].contains(&Treason::Collude) {
             self.market.bent(job)
         } else {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::oracle::Violation;
-use super::plan::{Plan, Shape};
+use super::plan::Plan;
 use super::run_seed;
+use super::shape::Shape;
+use super::violation::Violation;
 
 /// Runs spent on one failing seed.
 const RUNS_MAX: usize = 60;
@@ -26,7 +27,7 @@ impl Shrunk {
     /// Returns the command that runs it again.
     #[must_use]
     pub fn command(&self) -> String {
-        let Shape { nodes, byzantine, heights, planted, only } = &self.shape;
+        let Shape { nodes, byzantine, heights, planted, only, treason, calm, strike, life } = &self.shape;
         let mut text = format!(
             "tiltyard-testnet sim --seeds {}..{} --nodes {nodes} --byzantine {byzantine} --heights {heights}",
             self.seed,
@@ -34,6 +35,15 @@ impl Shrunk {
         );
         if let Some(bug) = planted {
             text.push_str(&format!(" --planted {}", bug.name()));
+        }
+        if let Some(treason) = treason {
+            text.push_str(&format!(" --treason {}", treason.name()));
+        }
+        if let Some(strike) = strike {
+            text.push_str(&format!(" --crash {strike}"));
+        }
+        for (flag, is_set) in [(" --calm", *calm), (" --life", *life)] {
+            text.push_str(if is_set { flag } else { "" });
         }
         if let Some(only) = only {
             let list: Vec<String> = only.iter().map(ToString::to_string).collect();
@@ -57,8 +67,14 @@ pub fn shrink(seed: u64, shape: &Shape) -> anyhow::Result<Option<Shrunk>> {
         return Ok(None);
     };
     let mut runs = 1;
-    let all: BTreeSet<usize> = Plan::of(seed, shape).faults.iter().map(|(number, _)| *number).collect();
-    let mut best = Shape { only: Some(all.clone()), ..shape.clone() };
+    // The one crash that a shape asks for is part of what it is.
+    let all: BTreeSet<usize> = Plan::of(seed, &Shape { strike: None, ..shape.clone() })
+        .faults
+        .iter()
+        .map(|(number, _)| *number)
+        .collect();
+    let mut best =
+        if all.is_empty() { shape.clone() } else { Shape { only: Some(all.clone()), ..shape.clone() } };
     let mut left: Vec<usize> = all.into_iter().collect();
     while let Some(number) = left.pop() {
         let only = best.only.iter().flatten().copied().filter(|at| *at != number).collect();

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use tiltyard_ledger::{ReadError, StateRead};
 use tiltyard_proto::codec;
 use tiltyard_proto::limits::STATE_VALUE_BYTES_MAX;
-use tiltyard_proto::state::{StateKey, TaskRecord};
-use tiltyard_proto::units::Stake;
+use tiltyard_proto::state::{Punished, StateKey, TaskRecord};
+use tiltyard_proto::units::{Height, MicroCredits, Stake};
 use tiltyard_proto::validators::{Validator, ValidatorSet};
 
 use super::disk::Content;
@@ -76,6 +76,9 @@ impl StateRead for StateView {
                     record.entrants.reverse();
                     record
                 })
+            }
+            Some(Bug::ForgivenOffence) if is_kind(key, &StateKey::Punished(zero, Height::ZERO)) => {
+                Some(codec::encode(&Punished { burned: MicroCredits::ZERO }))
             }
             Some(Bug::WeakQuorum) if is_kind(key, &StateKey::Set(0)) => changed(value, weaken),
             Some(Bug::StaleCache) if self.node == BUGGY && is_kind(key, &StateKey::Account(zero)) => {

@@ -10,20 +10,20 @@ use tiltyard_proto::limits::{BLOCK_BYTES_HARD_MAX, BODY_FRAME_EXTRA_BYTES, FRAME
 use tiltyard_proto::transaction::SignedTransaction;
 use tiltyard_proto::units::Height;
 use tiltyard_proto::wire::{
-    Acceptance, BlockFrame, BodyFrame, ConsensusFrame, GossipMessage, Peer, SyncRequest, SyncResponse, Topic,
-    TransactionFrame,
+    Acceptance, BlockFrame, BodyFrame, ConsensusFrame, ConsensusMessage, GossipMessage, Peer, SyncRequest,
+    SyncResponse, Topic, TransactionFrame,
 };
 
-use super::plan::{Fault, Treason, Weather};
+use super::network::{node_of, peer};
+use super::plan::{FAIR, Fault, Treason, Weather};
 use super::planted::Bug;
-use super::world::{Due, World, node_of, peer};
+use super::view::BUGGY;
+use super::world::{Due, World};
 
 /// Blocks given at a time.
 const BLOCKS_MAX: usize = 64;
 /// How long it takes to see that a request leads nowhere, in milliseconds.
 const UNANSWERED_MS: u64 = 1_000;
-/// The network once everything is healed.
-const FAIR: Weather = Weather { lost_percent: 0, twice_percent: 0, jitter_ms: 5 };
 
 /// A gossip frame, decoded once for all who get it.
 #[derive(Debug)]
@@ -134,10 +134,18 @@ impl World {
         if node.machine.is_none() || (!node.seen.insert(frame.id) && !again) {
             return;
         }
-        let message = match &frame.message {
-            GossipMessage::Transactions(..) if censors => return,
+        let bug = self.plan.shape.planted.filter(|_| to == BUGGY);
+        let mut message = match &frame.message {
+            GossipMessage::Transactions(..) if censors || bug == Some(Bug::DeafProposer) => return,
             other => Box::new(other.clone()),
         };
+        if let (Some(Bug::FlippedBit), GossipMessage::Consensus(said)) = (bug, message.as_mut())
+            && let ConsensusMessage::Vote(vote) = &mut said.message
+        {
+            let mut bytes = *vote.signature.as_bytes();
+            bytes[0] ^= 1;
+            vote.signature = tiltyard_keys::Signature::from_bytes(bytes);
+        }
         self.token += 1;
         let token = MessageToken(self.token);
         node.judging.insert(token.0, (frame, from));
@@ -286,8 +294,9 @@ impl World {
         response: Option<SyncResponse>,
     ) {
         let censors = self.plan.treason[to].contains(&Treason::Censor);
+        let deaf = self.plan.shape.planted == Some(Bug::DeafProposer) && to == BUGGY;
         let pending = matches!(response, Some(SyncResponse::Pending(_) | SyncResponse::PendingIds(_)));
-        let response = response.filter(|_| self.is_open(at, to) && !(censors && pending));
+        let response = response.filter(|_| self.is_open(at, to) && !((censors || deaf) && pending));
         let delay = match &response {
             Some(_) => lag_ms + self.travel_ms(at, to, 5),
             None => UNANSWERED_MS,

@@ -7,35 +7,31 @@ use tiltyard_keys::SecretKey;
 use tiltyard_ledger::memory::MemoryState;
 use tiltyard_machine::io::{Input, JobId, JobOutcome, RequestToken, TimerId};
 use tiltyard_machine::{Machine, Now};
-use tiltyard_proto::genesis::{Genesis, GenesisValidator, Grant, Params};
-use tiltyard_proto::units::{Blocks, MicroCredits, Ppm, Stake, UnixMillis};
-use tiltyard_proto::wire::{Peer, SyncRequest};
+use tiltyard_proto::genesis::Genesis;
+use tiltyard_proto::units::UnixMillis;
+use tiltyard_proto::wire::SyncRequest;
 
 use super::client::Clients;
 use super::disk::{Damage, Disk, WriteFate};
-use super::market::{Market, WINDOW_MIN, secret};
-use super::oracle::{Oracle, Violation};
+use super::life::Operator;
+use super::market::{Market, secret};
+use super::network::{ACCOUNT, CONSENSUS, EPOCH_MS, genesis};
+use super::oracle::Oracle;
 use super::plan::{Fault, Plan};
 use super::planted::Bug;
 use super::random::Dice;
 use super::trace::Trace;
 use super::treason::Plot;
 use super::view::StateView;
+use super::violation::Violation;
 use super::wire::Frame;
 
-/// The wall clock at virtual time 0.
-const EPOCH_MS: u64 = 1_800_000_000_000;
 /// After the last fault, nodes must be done within this virtual time.
 const PATIENCE_MS: u64 = 90_000;
 /// After the last fault, the next block must come within this virtual time.
 const RESUME_MS: u64 = 10_000;
 /// More events than any run needs; a run that needs more is stuck in a loop.
 const EVENTS_MAX: u64 = 20_000_000;
-
-/// Purposes of keys.
-pub(crate) const CONSENSUS: u8 = 1;
-pub(crate) const ACCOUNT: u8 = 2;
-pub(crate) const CLIENT: u8 = 3;
 
 /// A crash that waits for its effect.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +62,17 @@ pub(crate) struct Node {
     pub(crate) acknowledged: u64,
     /// A proposed body on its disk was damaged once: it may have to stop signing.
     pub(crate) is_damaged: bool,
+    /// Effects carried out, in all its lives.
+    pub(crate) carried: Vec<Boundary>,
+}
+
+/// What a node was about when it carried out an effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Boundary {
+    /// The height after its last durable block.
+    pub height: u64,
+    /// Whether the effect is a write.
+    pub is_write: bool,
 }
 
 /// Something that will happen.
@@ -80,6 +87,7 @@ pub(crate) enum Due {
     Begin(usize),
     End(usize),
     Clients,
+    Operators,
     Healed,
     Resumed { height: u64 },
 }
@@ -101,56 +109,16 @@ pub(crate) struct World {
     pub(crate) token: u64,
     pub(crate) plot: Plot,
     pub(crate) clients: Clients,
+    pub(crate) operators: Vec<Operator>,
     pub(crate) active: BTreeSet<usize>,
     /// Times that a node with a damaged disk stopped signing, as it must.
     pub(crate) stopped_signing: u64,
+    /// Times that a node lost its power.
+    pub(crate) crashes: u64,
+    /// Splits of the network that began.
+    pub(crate) splits: u64,
     queue: BTreeMap<(u64, u64), Due>,
     serial: u64,
-}
-
-/// Names a node among peers.
-pub(crate) fn peer(node: usize) -> Peer {
-    Peer::new(vec![0, 1, node as u8])
-}
-
-/// Reads a node's number from its name.
-pub(crate) fn node_of(peer: &Peer) -> Option<usize> {
-    peer.as_bytes().get(2).map(|number| usize::from(*number))
-}
-
-fn genesis(plan: &Plan) -> Genesis {
-    let nodes = plan.shape.nodes;
-    let mut validators: Vec<GenesisValidator> = (0..nodes)
-        .map(|node| GenesisValidator {
-            key: secret(CONSENSUS, node).public(),
-            stake: Stake::new(1_000),
-            peer: serde_bytes::ByteBuf::from(peer(node).as_bytes().to_vec()),
-            addresses: vec![],
-            payout: secret(ACCOUNT, node).public(),
-        })
-        .collect();
-    validators.sort_by_key(|validator| validator.key);
-    let accounts = (0..nodes).map(|node| secret(ACCOUNT, node).public());
-    let clients = (0..Clients::COUNT).map(|client| secret(CLIENT, client).public());
-    let mut grants: Vec<Grant> = accounts
-        .chain(clients)
-        .map(|account| Grant { account, amount: MicroCredits::new(10_000_000_000) })
-        .collect();
-    grants.sort();
-    let params = Params {
-        block_interval_ms: 200,
-        propose_timeout_ms: 300,
-        prevote_timeout_ms: 150,
-        precommit_timeout_ms: 150,
-        rebroadcast_ms: 300,
-        epoch: Blocks::new(10),
-        window_min: Blocks::new(WINDOW_MIN),
-        absence_window: Blocks::new(if plan.absence { 12 } else { 100 }),
-        absence_max: Ppm::new(500_000),
-        ..Params::default_for(nodes as u64)
-    };
-    let time = UnixMillis::new(EPOCH_MS);
-    Genesis { version: Genesis::VERSION, name: "simulated".to_owned(), time, params, validators, grants }
 }
 
 impl World {
@@ -179,12 +147,15 @@ impl World {
                 frozen_until: 0,
                 acknowledged: 0,
                 is_damaged: false,
+                carried: Vec::new(),
             })
             .collect();
         let miners =
             (0..count.saturating_sub(1)).take(3).map(|node| secret(ACCOUNT, node).public()).collect();
         let market = Market::new(plan.seed, miners);
-        let clients = Clients::new(&genesis, &market, count);
+        let clients = Clients::new(count);
+        let honest = (0..count).filter(|node| plan.is_honest(*node));
+        let operators = Operator::of(&plan.life, honest);
         Ok(Self {
             oracle: Oracle::new(&genesis, &plan)?,
             dice: Dice::new(plan.seed, 3),
@@ -199,8 +170,11 @@ impl World {
             token: 0,
             plot: Plot::default(),
             clients,
+            operators,
             active: BTreeSet::new(),
             stopped_signing: 0,
+            crashes: 0,
+            splits: 0,
             queue: BTreeMap::new(),
             serial: 0,
         })
@@ -256,6 +230,9 @@ impl World {
             self.later(timed.at_ms + timed.for_ms, Due::End(at));
         }
         self.later(1_000, Due::Clients);
+        if self.plan.seats_move() {
+            self.later(1_000, Due::Operators);
+        }
         self.later(self.plan.heal_ms, Due::Healed);
         let mut left = EVENTS_MAX;
         while let Some(((at_ms, _), due)) = self.queue.pop_first() {
@@ -284,21 +261,25 @@ impl World {
     fn is_done(&self) -> bool {
         let honest = (0..self.nodes.len()).filter(|node| self.plan.is_honest(*node));
         let reached = |node: usize| self.nodes[node].disk.durable.tip();
-        self.is_healed()
+        let highest = self.oracle.height();
+        let wanted = self.plan.heights();
+        highest >= wanted
+            && self.is_healed()
             && self.clients.are_done()
-            && self.oracle.is_task_over()
             && honest.clone().all(|node| self.nodes[node].machine.is_some())
-            && honest.map(reached).all(|tip| tip >= self.plan.shape.heights && tip >= self.oracle.over_at())
+            && honest.map(reached).all(|tip| tip >= wanted && tip + 1 >= highest)
+            && self.are_seats_settled()
     }
 
     /// Says how far everything came, for people.
     fn progress(&self) -> String {
         let heights: Vec<u64> = self.nodes.iter().map(|node| node.disk.durable.tip()).collect();
         format!(
-            "heights {heights:?}, wanted {}; clients done: {}; task over: {}",
-            self.plan.shape.heights,
+            "heights {heights:?}, wanted {}; transfers and task done: {} and {}; seats settled: {}",
+            self.plan.heights(),
             self.clients.are_done(),
-            self.oracle.is_task_over()
+            self.clients.is_over(),
+            self.are_seats_settled()
         )
     }
 
@@ -312,6 +293,7 @@ impl World {
             | Due::Begin(_)
             | Due::End(_)
             | Due::Clients
+            | Due::Operators
             | Due::Healed
             | Due::Resumed { .. } => return None,
         };
@@ -355,6 +337,7 @@ impl World {
             Due::Begin(at) => self.begin(at),
             Due::End(at) => self.end(at),
             Due::Clients => self.clients_act(),
+            Due::Operators => self.operators_act(),
             Due::Healed => {
                 let height = self.oracle.height();
                 self.later(RESUME_MS, Due::Resumed { height });
@@ -373,6 +356,7 @@ impl World {
             return;
         };
         self.active.insert(at);
+        self.splits += u64::from(matches!(timed.fault, Fault::Partition { .. }));
         match timed.fault {
             Fault::Crash { node, effects, fate, damage } => {
                 let down_ms = timed.for_ms;

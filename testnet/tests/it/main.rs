@@ -1,5 +1,6 @@
 //! Integration tests of the testnet crate.
 
 mod sim;
+mod sim_threats;
 mod supply_chain;
 mod threats;

@@ -1,6 +1,6 @@
 //! The simulator: it repeats itself, finds nothing where nothing is wrong, and finds what was planted.
 
-use tiltyard_testnet::sim::{Bug, Outcome, Shape, Violation, run_seed, shrink};
+use tiltyard_testnet::sim::{Bug, Outcome, Shape, Violation, WriteFate, run_seed, shrink, strikes};
 
 fn run(seed: u64, shape: &Shape) -> Outcome {
     run_seed(seed, shape, false).expect("the shape is a network")
@@ -23,7 +23,7 @@ fn first_failure(shape: &Shape) -> Option<(u64, Violation)> {
 
 fn assert_caught(bugs: &[Bug]) {
     for bug in bugs {
-        let shape = Shape { planted: Some(*bug), ..Shape::of(4, 0) };
+        let shape = bug.shape(Shape::of(4, 0));
         assert!(first_failure(&shape).is_some(), "{} was not caught within 200 seeds", bug.name());
     }
 }
@@ -34,24 +34,52 @@ fn a_seed_gives_the_same_trace_each_time_and_another_seed_another() {
     let (one, again, other) = (run(7, &shape), run(7, &shape), run(8, &shape));
     assert_eq!(one, again);
     assert_ne!(one.trace, other.trace);
+    let elsewhere = std::thread::spawn(move || run(7, &Shape::of(4, 1))).join().expect("the run ends");
+    assert_eq!(one.trace, elsewhere.trace);
+}
+
+#[test]
+fn stake_moves_validators_leave_and_come_back_and_committees_stay_frozen() {
+    let outcomes = clean(0..3, &Shape { life: true, ..Shape::of(4, 0) });
+    for outcome in &outcomes {
+        assert!(outcome.is_settled, "a task is settled across changing sets");
+        assert!(outcome.set_changes > 0, "the set changes within the run");
+    }
+    clean(0..2, &Shape { life: true, ..Shape::of(4, 1) });
+}
+
+#[test]
+fn a_write_torn_at_any_point_of_a_height_harms_nothing() {
+    let shape = Shape::of(4, 0);
+    let all = strikes(0, &shape, &(30..31)).expect("the quiet run passes");
+    // Every effect of every node and every fate: `sim --every-effect`, which CI runs.
+    let torn = all.into_iter().filter(|strike| strike.node == 1 && strike.fate == WriteFate::Torn);
+    let mut count = 0;
+    for strike in torn {
+        let outcome = run(0, &Shape { strike: Some(strike), ..shape.clone() }.calm());
+        assert_eq!(outcome.violations, [], "crash {strike}");
+        assert_eq!(outcome.crashes, 1, "crash {strike} happens");
+        count += 1;
+    }
+    assert!(count >= 4, "a height is at least a journal begun, a body, a vote and a commit; {count} writes");
 }
 
 #[test]
 fn honest_validators_agree_through_crashes_splits_and_bad_clocks() {
-    let outcomes = clean(0..25, &Shape::of(4, 0));
+    let outcomes = clean(0..8, &Shape::of(4, 0));
     assert!(outcomes.iter().any(|outcome| outcome.is_settled), "some task is settled");
     assert!(outcomes.iter().any(|outcome| outcome.late_rounds > 0), "some height needs another round");
 }
 
 #[test]
 fn one_liar_of_four_breaks_nothing_and_is_slashed_where_it_is_seen() {
-    let outcomes = clean(0..20, &Shape::of(4, 1));
-    assert!(outcomes.iter().any(|outcome| outcome.slashed > 0), "some liar is slashed");
+    let outcomes = clean(0..8, &Shape::of(4, 1));
+    assert!(outcomes.iter().any(|outcome| !outcome.punished.is_empty()), "some liar is slashed");
 }
 
 #[test]
 fn two_liars_of_seven_break_nothing() {
-    clean(0..3, &Shape::of(7, 2));
+    clean(0..1, &Shape::of(7, 2));
 }
 
 #[test]
@@ -64,14 +92,14 @@ fn more_liars_than_the_promise_bears_are_seen_to_fork_the_chain() {
     assert!(forked, "two equivocating validators of four fork the chain in some seed");
 }
 
+// Bugs that take dozens of seeds (the journal not synced, an early acknowledgement, a timer not set again) are left to
+// `sim --planted all`, which CI runs in the release profile.
 #[test]
 fn bugs_of_the_disk_and_of_the_order_of_effects_are_caught() {
     assert_caught(&[
         Bug::SendBeforeWrite,
         Bug::ForgottenJournal,
         Bug::DroppedBodies,
-        Bug::UnsyncedJournal,
-        Bug::EarlyAcknowledgement,
         Bug::RestoredBackup,
         Bug::SkippedReplay,
     ]);
@@ -86,8 +114,14 @@ fn bugs_of_rules_reads_and_timers_are_caught() {
         Bug::LostWrite,
         Bug::StaleCache,
         Bug::SyncOffByOne,
-        Bug::ForgottenRearm,
+        Bug::WrongScores,
+        Bug::FlippedBit,
     ]);
+}
+
+#[test]
+fn bugs_that_only_delay_are_caught_where_nothing_else_does() {
+    assert_caught(&[Bug::DeafProposer, Bug::ForgivenOffence]);
 }
 
 #[test]
