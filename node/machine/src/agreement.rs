@@ -36,7 +36,7 @@ const REPEAT_MS: u64 = 10_000;
 /// Messages whose repetition is counted.
 const REPEATS_TRACKED: usize = 4_096;
 /// A height that takes this long, in milliseconds, is told to people, and again after as long.
-const STALL_MS: u64 = 10_000;
+const UNDECIDED_MS: u64 = 10_000;
 
 /// What a validator keeps beside the core.
 #[derive(Debug)]
@@ -195,7 +195,7 @@ impl<S: StateRead> Machine<S> {
     }
 
     /// Tells people that no block comes, and who is silent.
-    pub(crate) fn tell_stall(&mut self) {
+    pub(crate) fn tell_undecided(&mut self) {
         let (height, now_ms) = (self.chain.next_height(), self.now.mono_ms);
         let set = &self.chain.tip.next_set;
         let Some(agreement) = &mut self.agreement else {
@@ -204,7 +204,7 @@ impl<S: StateRead> Machine<S> {
         let started_ms = agreement.started_ms.unwrap_or(now_ms);
         let since_ms = started_ms.max(agreement.warned_ms);
         let running = agreement.consensus.height() == Some(height);
-        if !running || now_ms.saturating_sub(since_ms) < STALL_MS {
+        if !running || now_ms.saturating_sub(since_ms) < UNDECIDED_MS {
             return;
         }
         agreement.warned_ms = now_ms;

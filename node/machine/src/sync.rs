@@ -360,7 +360,7 @@ impl<S: StateRead> Machine<S> {
         self.ask_missing();
         self.tell_sync();
         self.watch_for_silence();
-        self.tell_stall();
+        self.tell_undecided();
     }
 
     /// Tells people when the node falls behind and when it has caught up.
