@@ -85,7 +85,8 @@ fn two_liars_of_seven_break_nothing() {
 #[test]
 fn more_liars_than_the_promise_bears_are_seen_to_fork_the_chain() {
     let shape = Shape::of(4, 2);
-    let forked = (0..200).any(|seed| {
+    // No earlier seed forks; `sim --planted all` begins at the first one.
+    let forked = (30..200).any(|seed| {
         let violations = run(seed, &shape).violations;
         violations.iter().any(|found| matches!(found, Violation::Fork { .. }))
     });
