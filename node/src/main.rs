@@ -60,6 +60,7 @@ fn do_job(job: &cli::Job) -> u8 {
         cli::Job::Train { dir } => jobs::work(jobs::Work::Train, dir),
         cli::Job::Eval { dir } => jobs::work(jobs::Work::Evaluate, dir),
         cli::Job::Check { dir } => jobs::work(jobs::Work::Check, dir),
+        cli::Job::Exec { command } => jobs::exec(command),
     }
 }
 

@@ -10,7 +10,8 @@ use crate::limits::{FILE_NAME_BYTES_MAX, MANIFEST_BYTES_MAX, MANIFEST_FILES_MAX}
 /// What a file set is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum BlobKind {
-    /// A base model: `config.json`, `tokenizer.json`, `model.safetensors`.
+    /// A base model: `config.json`, `tokenizer.json`, `model.safetensors`; perhaps
+    /// `tokenizer_config.json` and `chat_template.jinja`.
     Base,
     /// A training set: `train.jsonl`.
     Dataset,

@@ -1,15 +1,21 @@
 """Compares our scores with those of PyTorch, transformers and peft.
 
-usage: torch_check.py make FIXTURES BASE DATA
+usage: torch_check.py make FIXTURES BASE DATA [NAME...]
        torch_check.py fixtures FIXTURES BASE
        torch_check.py checkpoint BASE CHECKPOINT ROWS SCORES
+       torch_check.py base BASE ROWS SCORES
+       torch_check.py merged BASE CHECKPOINT FOLDER ROWS
 
 make        writes the golden fixtures: small random models and peft adapters
-            on them, with scores and logits, and scores of the shipped base
+            on them, with scores and logits, and scores of the shipped base; with
+            names, only those
 fixtures    computes every score in the fixtures again
 checkpoint  scores ROWS (jsonl of prompt and completion) under a checkpoint's
             folder (a peft adapter, or all weights), and compares with SCORES, the
             result.json of our evaluation job
+base        the same for the untouched base
+merged      compares a merged folder's scores and greedy answer with those of the
+            adapter on its base
 
 A row's score is the natural-log negative log-likelihood averaged over the
 tokens of its completion and the end of text, in f32 with an f64 log-sum-exp.
@@ -30,7 +36,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
 SEED = 7
@@ -43,7 +49,7 @@ END = 0
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
-# Two shapes that differ in everything a loader could wrongly take as given.
+# Shapes that differ in everything a loader could wrongly take as given.
 SHAPES = {
     "tied": dict(
         config=dict(hidden_size=32, intermediate_size=48, num_hidden_layers=3,
@@ -56,6 +62,33 @@ SHAPES = {
                     num_attention_heads=6, num_key_value_heads=3, rms_norm_eps=1e-6,
                     tie_word_embeddings=False),
         theta=50_000.0, legacy_rope=False, rank=3, alpha=12,
+    ),
+    "llama3": dict(
+        config=dict(hidden_size=32, intermediate_size=40, num_hidden_layers=2,
+                    num_attention_heads=4, num_key_value_heads=1, rms_norm_eps=1e-5,
+                    tie_word_embeddings=True),
+        theta=10_000.0, legacy_rope=True, rank=4, alpha=8, dtype=torch.bfloat16, shard="30KB",
+        rope=dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                  original_max_position_embeddings=32),
+        # Ranks and scales by layer name, and a scale by the root of the rank.
+        peft=dict(use_rslora=True, target_modules=["q_proj", "v_proj", "down_proj"],
+                  rank_pattern={"down_proj": 6, "layers.0.self_attn.q_proj": 2},
+                  alpha_pattern={"layers.1.self_attn.v_proj": 3}),
+    ),
+    "qwen2": dict(
+        family="qwen2",
+        config=dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+                    num_attention_heads=4, num_key_value_heads=2, rms_norm_eps=1e-6,
+                    tie_word_embeddings=True),
+        theta=1_000_000.0, legacy_rope=True, rank=4, alpha=8,
+        peft=dict(layers_to_transform=[1]),
+    ),
+    "qwen3": dict(
+        family="qwen3",
+        config=dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, head_dim=12,
+                    num_attention_heads=4, num_key_value_heads=2, rms_norm_eps=1e-6,
+                    tie_word_embeddings=False),
+        theta=1_000_000.0, legacy_rope=False, rank=4, alpha=8, dtype=torch.float16,
     ),
 }
 
@@ -70,16 +103,25 @@ TEXTS = [
 ]
 
 
-def load(folder: Path) -> tuple[LlamaForCausalLM, Tokenizer]:
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    return model, Tokenizer.from_file(str(folder / "tokenizer.json"))
+def load(folder: Path) -> tuple[torch.nn.Module, "Reader"]:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    end = model.config.eos_token_id
+    return model, Reader(folder, end[0] if isinstance(end, list) else end)
+
+
+class Reader:
+    """A tokenizer with the token that ends a completion."""
+
+    def __init__(self, folder: Path, end: int):
+        self.tokenizer, self.end = Tokenizer.from_file(str(folder / "tokenizer.json")), end
+        self.encode, self.decode = self.tokenizer.encode, self.tokenizer.decode
 
 
 def encode(tokenizer: Tokenizer, prompt: str, completion: str) -> tuple[list[int], int]:
     """Tokens of a row, and how many of them are the prompt's."""
     head = tokenizer.encode(prompt, add_special_tokens=False).ids
     tail = tokenizer.encode(completion, add_special_tokens=False).ids
-    return head + tail + [END], len(head)
+    return head + tail + [tokenizer.end], len(head)
 
 
 def logits(model, ids: list[int]) -> torch.Tensor:
@@ -119,23 +161,29 @@ def small_tokenizer(full: Path, out: Path) -> None:
 
 def make_model(folder: Path, shape: dict) -> None:
     torch.manual_seed(SEED)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, max_position_embeddings=256, initializer_range=0.2,
-        rope_parameters={"rope_type": "default", "rope_theta": shape["theta"]},
-        bos_token_id=END, eos_token_id=END, pad_token_id=END, **shape["config"],
+    rope = {"rope_type": "default", **shape.get("rope", {}), "rope_theta": shape["theta"]}
+    config = AutoConfig.for_model(
+        shape.get("family", "llama"), vocab_size=VOCABULARY, max_position_embeddings=256,
+        initializer_range=0.2, rope_parameters=rope, bos_token_id=END, eos_token_id=END,
+        pad_token_id=END, **shape["config"],
     )
-    model = LlamaForCausalLM(config).eval()
-    # Norm weights start at one, which would hide a loader that ignores them.
+    model = AutoModelForCausalLM.from_config(config).eval()
+    # Norm weights start at one and biases at zero, which would hide a loader that ignores them.
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "norm" in name:
                 weight.copy_(1 + 0.3 * torch.randn_like(weight))
-    model.save_pretrained(folder)
+            if name.endswith(".bias"):
+                weight.copy_(0.3 * torch.randn_like(weight))
+    model.to(shape.get("dtype", torch.float32))
+    model.save_pretrained(folder, max_shard_size=shape.get("shard", "5GB"))
     (folder / "generation_config.json").unlink(missing_ok=True)
     if shape["legacy_rope"]:
         spec = json.loads((folder / "config.json").read_text())
-        spec.pop("rope_parameters")
-        spec["rope_theta"] = shape["theta"]
+        rope = spec.pop("rope_parameters")
+        spec["rope_theta"] = rope.pop("rope_theta")
+        if rope["rope_type"] != "default":
+            spec["rope_scaling"] = rope
         write_json(folder / "config.json", spec)
 
 
@@ -143,8 +191,8 @@ def make_adapter(folder: Path, shape: dict) -> None:
     torch.manual_seed(SEED + 1)
     base, _ = load(folder)
     config = LoraConfig(
-        r=shape["rank"], lora_alpha=shape["alpha"], lora_dropout=0.0,
-        target_modules=PROJECTIONS, task_type="CAUSAL_LM",
+        r=shape["rank"], lora_alpha=shape["alpha"], lora_dropout=0.0, task_type="CAUSAL_LM",
+        **{"target_modules": PROJECTIONS} | shape.get("peft", {}),
     )
     model = get_peft_model(base, config)
     # B starts at zero, under which every adapter agrees.
@@ -176,8 +224,44 @@ def measure(folder: Path) -> tuple[list[dict], dict[str, torch.Tensor]]:
     return rows, tensors
 
 
-def make(fixtures: Path, base: Path, data: Path) -> None:
-    for name, shape in SHAPES.items():
+CHATS = [
+    [("user", "What is a tiltyard? ")],
+    [("system", " Be short.\n"), ("user", "Name a bird."), ("assistant", "A wren."), ("user", "Über <b> & 'q'?")],
+    [("user", "2 + 2"), ("assistant", "<think>four</think>\n\n4"), ("user", "# skip"), ("assistant", "ok"),
+     ("user", "and 3?"), ("assistant", "<think>x</think>\n7")],
+    [("assistant", "I begin"), ("user", "no")],
+]
+
+
+def chats(folder: Path) -> dict:
+    """What apply_chat_template makes of CHATS under every template; None where it refuses."""
+    from transformers import PreTrainedTokenizerFast
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(folder.parent / "peft" / "tied" / "tokenizer.json"), bos_token="<s>", eos_token="</s>")
+    golden = {}
+    for file in sorted(folder.glob("*.jinja")):
+        texts = []
+        for chat, open_ in [(chat, open_) for chat in CHATS for open_ in (False, True)]:
+            messages = [{"role": role, "content": content} for role, content in chat]
+            try:
+                text = tokenizer.apply_chat_template(
+                    messages, chat_template=file.read_text("utf-8"), tokenize=False, add_generation_prompt=open_)
+            except Exception as error:
+                text = None
+            texts.append({"messages": messages, "open": open_, "text": text})
+        golden[file.stem] = texts
+    return golden
+
+
+def make(fixtures: Path, base: Path, data: Path, *names: Path) -> None:
+    names = list(map(str, names)) or [*SHAPES, "base", "chat"]
+    if "chat" in names:
+        chat = fixtures.parent / "chat"
+        write_json(chat / "golden.json", chats(chat))
+    for name in names:
+        if name not in SHAPES:
+            continue
+        shape = SHAPES[name]
         folder = fixtures / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -187,6 +271,8 @@ def make(fixtures: Path, base: Path, data: Path) -> None:
         rows, tensors = measure(folder)
         write_json(folder / "scores.json", {"rows": rows})
         save_file(tensors, folder / "logits.safetensors")
+    if "base" not in names:
+        return
     model, tokenizer = load(base)
     rows = [row for name in ("define", "add")
             for row in read_rows(data / name / "eval.jsonl")[:ROWS_BASE]]
@@ -222,6 +308,10 @@ def check_fixtures(fixtures: Path, base: Path) -> None:
         for key, value in load_file(folder / "logits.safetensors").items():
             if not torch.allclose(value, tensors[key], atol=1e-4):
                 raise SystemExit(f"error: {name}: logits {key} differ")
+    chat = fixtures.parent / "chat"
+    if chats(chat) != json.loads((chat / "golden.json").read_text("utf-8")):
+        raise SystemExit("error: chats are written down otherwise; run with --make chat and compare")
+    print("chat templates: equal")
     golden = json.loads((fixtures / "base.json").read_text("utf-8"))
     if golden["model_sha256"] != sha256(base / "model.safetensors"):
         raise SystemExit("error: base.json was made with another base; run with --make")
@@ -250,7 +340,30 @@ def check_checkpoint(base: Path, checkpoint: Path, rows_file: Path, scores_file:
     agree("checkpoint", ours, theirs, TOLERANCE_SCORE)
 
 
-def apply(model: LlamaForCausalLM, checkpoint: Path):
+def check_base(base: Path, rows_file: Path, scores_file: Path) -> None:
+    model, tokenizer = load(base)
+    theirs = [score(model, tokenizer, row) for row in read_rows(rows_file)]
+    agree("base", read_scores(scores_file), theirs, TOLERANCE_SCORE)
+
+
+def check_merged(base: Path, checkpoint: Path, folder: Path, rows_file: Path) -> None:
+    rows = read_rows(rows_file)[:ROWS_BASE]
+    model, tokenizer = load(base)
+    model = apply(model, checkpoint)
+    apart = [score(model, tokenizer, row) for row in rows]
+    merged, tokenizer = load(folder)
+    # A bf16 base rounds what is merged into it.
+    exact = all(weight.dtype == torch.float32 for weight in
+                AutoModelForCausalLM.from_pretrained(folder, dtype="auto").parameters())
+    agree("merged", [score(merged, tokenizer, row) for row in rows], apart,
+          TOLERANCE_REPEAT * 10 if exact else 5e-2)
+    ids, prompt = encode(tokenizer, *rows[0])
+    with torch.no_grad():
+        said = merged.generate(torch.tensor([ids[:prompt]]), max_new_tokens=16, do_sample=False)
+    print(f"merged, greedy: {rows[0][0]!r} -> {tokenizer.decode(said[0][prompt:].tolist())!r}")
+
+
+def apply(model, checkpoint: Path):
     """Puts a checkpoint on its base: an adapter, or all weights of a full fine-tuning."""
     if not (checkpoint / "adapter_config.json").exists():
         weights = load_file(checkpoint / "model.safetensors")
@@ -272,7 +385,8 @@ def apply(model: LlamaForCausalLM, checkpoint: Path):
 def main(command: str, *paths: str) -> None:
     torch.set_num_threads(1)
     logging.disable_progress_bar()
-    commands = {"make": make, "fixtures": check_fixtures, "checkpoint": check_checkpoint}
+    commands = {"make": make, "fixtures": check_fixtures, "checkpoint": check_checkpoint,
+                "base": check_base, "merged": check_merged}
     commands[command](*map(Path, paths))
 
 

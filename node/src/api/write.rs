@@ -68,10 +68,16 @@ pub(super) async fn add_blob(
     .await
 }
 
+/// Files that a base may bring beside those it must: how it writes down a chat.
+const BASE_OPTIONAL: [&str; 2] = ["chat_template.jinja", "tokenizer_config.json"];
+
 fn files(kind: &str, path: &FilePath) -> Result<(BlobKind, Vec<(String, PathBuf)>), Refusal> {
-    let in_folder = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), path.join(name))).collect();
     Ok(match kind {
-        "base" => (BlobKind::Base, in_folder(&["config.json", "model.safetensors", "tokenizer.json"])),
+        "base" => {
+            let optional = BASE_OPTIONAL.into_iter().filter(|name| path.join(name).exists());
+            let names = ["config.json", "model.safetensors", "tokenizer.json"].into_iter().chain(optional);
+            (BlobKind::Base, names.map(|name| (name.to_owned(), path.join(name))).collect())
+        }
         "dataset" => (BlobKind::Dataset, vec![("train.jsonl".to_owned(), path.to_owned())]),
         "evaluation" => (BlobKind::Evaluation, vec![(seal::FILE_NAME.to_owned(), path.to_owned())]),
         other => {

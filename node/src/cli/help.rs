@@ -57,6 +57,17 @@ pub(super) const BLOB: &str = "Examples:
   tiltyard blob add --kind base ./base
   tiltyard blob list --json";
 
+pub(super) const TRAIN: &str = "Examples:
+  tiltyard train --base ./base --train rows.jsonl --out ./adapter --plot curves.svg
+  tiltyard train --base ./base --train rows.parquet --columns prompt=question,completion=answer --out ./adapter
+  tiltyard train --base ./base --train rows.jsonl --eval held-out.jsonl --strategy fixed:trl --out ./adapter
+  tiltyard train --base ./base --train rows.jsonl --strategy 'external:python3 scripts/external/trl_lora.py' --out ./adapter";
+
+pub(super) const MODEL: &str = "Examples:
+  tiltyard model show ./base
+  tiltyard model merge ./base ./winner ./merged        # loads in transformers like any model
+  tiltyard model merge ./base ./winner ./merged --dtype bf16";
+
 pub(super) const LIGHT: &str = "Examples:
   tiltyard light --url http://127.0.0.1:26980 --genesis-hash 8d1e…
   tiltyard light --url http://a:26980 --witness http://b:26980 --genesis-hash 8d1e… --account 9c07…

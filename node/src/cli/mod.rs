@@ -2,10 +2,12 @@
 
 mod answer;
 mod blob;
+mod check;
 mod db;
 mod genesis;
 mod help;
 mod light;
+mod model;
 mod node_api;
 mod post;
 mod query;
@@ -13,6 +15,7 @@ mod receipt;
 mod setup;
 mod submit;
 mod task;
+mod train;
 mod validator;
 mod wallet;
 
@@ -96,6 +99,12 @@ pub(crate) enum Command {
     /// Adds file sets to a running node, or lists them.
     #[command(subcommand, after_help = help::BLOB)]
     Blob(blob::Command),
+    /// Trains on this machine, without a network.
+    #[command(after_help = help::TRAIN)]
+    Train(Box<train::Train>),
+    /// Shows model folders, and merges checkpoints into them.
+    #[command(subcommand, after_help = help::MODEL)]
+    Model(model::Command),
     /// Follows a chain from its genesis hash alone, trusting no node.
     #[command(after_help = help::LIGHT)]
     Light(light::Light),
@@ -147,6 +156,12 @@ pub(crate) enum Job {
         /// The job's folder.
         dir: PathBuf,
     },
+    /// Runs a miner's own trainer, which dies with its job.
+    Exec {
+        /// The command; the job's folder is its last argument.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
 }
 
 /// Answers everything but `run` and `job`, which are processes of their own kind.
@@ -161,6 +176,8 @@ pub(crate) fn answer(command: Command, json: bool) -> Result<Answer, CliError> {
         Command::Wallet(command) => wallet::answer(&command),
         Command::Validator(command) => validator::answer(&command),
         Command::Blob(command) => blob::answer(&command),
+        Command::Train(options) => train::train(&options, json),
+        Command::Model(command) => model::answer(&command),
         Command::Light(options) => light::answer(&options),
         Command::Receipt(command) => receipt::answer(&command),
         Command::Db(command) => db::answer(&command),

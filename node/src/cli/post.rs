@@ -1,73 +1,30 @@
-//! `tiltyard task check` and `task post`.
+//! `tiltyard task post`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 use tiltyard_proto::ids::SealKey;
 use tiltyard_proto::limits::{EXAMPLES_MAX, EXAMPLES_MIN};
 use tiltyard_proto::manifest::BlobRef;
 use tiltyard_proto::seal;
-use tiltyard_proto::task::{Payout, SealedSet, TaskKind, TaskSpec, Windows, seal_key_hash};
+use tiltyard_proto::task::{Payout, SealedSet, TaskSpec, Windows, seal_key_hash};
 use tiltyard_proto::transaction::Action;
 use tiltyard_proto::units::{Blocks, MicroCredits};
-use tiltyard_train::data::check::{FileReport, Report};
-use tiltyard_train::job::result::JobResult;
-use tiltyard_train::job::spec::{CheckSpec, JobSpec, Limits};
 
 use super::blob::{self, Kind as BlobWord};
+use super::check::{self, Files};
 use super::submit::Sender;
-use super::{Answer, CliError, Exit, Signing};
+use super::{Answer, CliError, Signing};
 use crate::amount;
 use crate::api::model::{Blob, KeepKeyRequest, Task};
 use crate::home::{self, KeyName};
-use crate::jobs::Work;
 
 /// Largest evaluation set that is sealed, in bytes.
 const EVALUATION_BYTES_MAX: u64 = 64 << 20;
 /// Checkpoints may be this much larger than the base unless the post says otherwise.
 const CHECKPOINT_FACTOR: u64 = 3;
-
-/// Kinds of tasks that can be posted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum KindWord {
-    /// Prompt and completion.
-    Instruction,
-}
-
-impl KindWord {
-    fn kind(self) -> TaskKind {
-        match self {
-            Self::Instruction => TaskKind::Instruction,
-        }
-    }
-}
-
-/// The files of a task.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Files {
-    /// What is learned.
-    #[arg(long, default_value = "instruction")]
-    kind: KindWord,
-    /// Base model's folder: config.json, tokenizer.json, model.safetensors.
-    #[arg(long, value_name = "DIR")]
-    base: PathBuf,
-    /// Training rows: a JSONL file of {"prompt": …, "completion": …}.
-    #[arg(long, value_name = "FILE")]
-    train: PathBuf,
-    /// Evaluation rows, kept secret until judging: a JSONL file of the same form.
-    #[arg(long, value_name = "FILE")]
-    eval: PathBuf,
-}
-
-/// Options of `task check`.
-#[derive(Debug, Args)]
-pub(crate) struct Check {
-    #[command(flatten)]
-    files: Files,
-}
 
 /// Options of `task post`.
 #[derive(Debug, Args)]
@@ -105,113 +62,28 @@ pub(crate) struct Post {
     small_set: bool,
 }
 
-pub(crate) fn check(options: &Check) -> Result<Answer, CliError> {
-    let report = run_check(&options.files)?;
-    let clean = report.is_clean();
-    let mut text = String::new();
-    text += &file_lines("training", &report.training);
-    if let Some(evaluation) = &report.evaluation {
-        text += &file_lines("evaluation", evaluation);
-    }
-    if !report.overlap.is_empty() {
-        text += &format!("  evaluation lines also in the training set: {:?}\n", report.overlap);
-    }
-    text += &format!(
-        "  base with {} parameters, context {} tokens; one evaluation takes about {} ms here, once through the training rows {} ms\n{}",
-        report.base_parameters,
-        report.context,
-        report.evaluation_cpu_ms,
-        report.epoch_cpu_ms,
-        if clean { "clean: it can be posted" } else { "NOT clean: correct the lines above" }
-    );
-    let exit = if clean { Exit::Done } else { Exit::Refused };
-    Ok(Answer { json: json!({ "clean": clean, "report": report }), text, exit })
-}
-
-fn file_lines(name: &str, report: &FileReport) -> String {
-    let mut text = format!("{name}: {} rows, {} not usable\n", report.rows, report.faulty);
-    for fault in &report.faults {
-        text += &format!("  line {}: {}\n", fault.line, fault.fault);
-    }
-    text
-}
-
-/// Runs the check job in a process of its own, as a judge would.
-fn run_check(files: &Files) -> Result<Report, CliError> {
-    let find = |path: &Path| fs::canonicalize(path).map_err(CliError::file("find", path));
-    let scratch = Scratch::make()?;
-    let training = scratch.0.join("training");
-    fs::create_dir(&training).map_err(CliError::file("make", &training))?;
-    let copy = training.join("train.jsonl");
-    fs::copy(find(&files.train)?, &copy).map_err(CliError::file("copy", &files.train))?;
-    let bytes = fs::metadata(&files.eval).map_err(CliError::file("find", &files.eval))?.len();
-    let spec = CheckSpec {
-        kind: files.kind.kind(),
-        base: find(&files.base)?,
-        training,
-        evaluation: Some(find(&files.eval)?),
-        examples: 0,
-        plaintext_bytes: bytes,
-        limits: Limits::default(),
-    };
-    JobSpec::Check(spec).write(&scratch.0).map_err(|error| CliError::refused(error.to_string()))?;
-    let program = std::env::current_exe().map_err(CliError::file("find", Path::new("this program")))?;
-    let output = Command::new(&program)
-        .args(["job", Work::Check.word()])
-        .arg(&scratch.0)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(CliError::file("run", &program))?;
-    match JobResult::read(&scratch.0) {
-        Some(JobResult::Checked(report)) => Ok(*report),
-        Some(JobResult::Trained(_) | JobResult::Evaluated(_)) | None => {
-            let words = String::from_utf8_lossy(&output.stderr);
-            Err(CliError::refused(words.trim().trim_start_matches("job: ").to_owned()))
-        }
-    }
-}
-
-/// A folder for the owner alone that goes when it is dropped.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn make() -> Result<Self, CliError> {
-        let name = format!("tiltyard-{}", hex::encode(home::random::<8>()));
-        let path = std::env::temp_dir().join(name);
-        home::make_dir(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Left to the system's own cleaning when it cannot be removed.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 pub(crate) fn post(options: &Post) -> Result<Answer, CliError> {
     let pot = amount::credits(&options.pot)?;
     let bond = amount::credits(&options.bond)?;
     let min_gain = amount::percent(&options.min_gain)?;
     let sender = Sender::open(&options.signing, KeyName::Account)?;
     let windows = windows(&options.windows, sender.params.block_interval_ms)?;
-    let report = run_check(&options.files)?;
-    if !report.is_clean() {
+    let checked = check::run(&options.files)?;
+    if !checked.report.is_clean() {
         return Err(CliError::refused("the files are not clean; `tiltyard task check` says which lines"));
     }
-    let examples = report.evaluation.as_ref().map_or(0, |evaluation| evaluation.rows);
+    let examples = checked.report.evaluation.as_ref().map_or(0, |evaluation| evaluation.rows);
     check_examples(examples, options.small_set)?;
     let key = SealKey::from_bytes(home::random());
-    let (evaluation, plaintext_bytes) = add_sealed(&sender, &options.files.eval, &key)?;
+    let (evaluation, plaintext_bytes) = add_sealed(&sender, &checked.evaluation(), &key)?;
     let base = blob::add(&sender.api, BlobWord::Base, &options.files.base)?;
-    let training = blob::add(&sender.api, BlobWord::Dataset, &options.files.train)?;
+    let training = blob::add(&sender.api, BlobWord::Dataset, &checked.training())?;
     let checkpoint_bytes_max = options
         .checkpoint_mb
         .map_or(base.bytes.saturating_mul(CHECKPOINT_FACTOR), |mb| mb.saturating_mul(1 << 20));
     let spec = TaskSpec {
         title: options.title.clone(),
-        kind: options.files.kind.kind(),
+        kind: options.files.kind(),
         base: blob_ref(&base)?,
         training: blob_ref(&training)?,
         evaluation: SealedSet {

@@ -12,8 +12,9 @@ use tiltyard_proto::ids::{SealKey, TaskId};
 use tiltyard_proto::transaction::Action;
 use tiltyard_proto::units::MicroCredits;
 
+use super::check::{self, Check};
 use super::node_api::NodeApi;
-use super::post::{self, Check, Post};
+use super::post::{self, Post};
 use super::submit::Sender;
 use super::{Answer, CliError, Exit, Signing, Target};
 use crate::amount;
@@ -85,7 +86,7 @@ pub(crate) enum Command {
 
 pub(crate) fn answer(command: Command, json: bool) -> Result<Answer, CliError> {
     match command {
-        Command::Check(options) => post::check(&options),
+        Command::Check(options) => check::check(&options),
         Command::Post(options) => post::post(&options),
         Command::List { target } => list(&target),
         Command::Show { task, target } => {

@@ -1,7 +1,8 @@
-//! The child's side: `tiltyard job train|eval|check DIR`.
+//! The child's side: `tiltyard job train|eval|check DIR` and `tiltyard job exec`.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -75,4 +76,19 @@ fn tie_to_parent() -> Result<(), String> {
     // The node may have died before the line above.
     let alive = getppid().is_some_and(|pid| pid.as_raw_nonzero().get() == parent);
     if alive { Ok(()) } else { Err("the node that started it is gone".to_owned()) }
+}
+
+/// Becomes a miner's own trainer, which then dies when its job does; returns only when that fails.
+pub(crate) fn exec(command: &[String]) -> u8 {
+    let Some((program, arguments)) = command.split_first() else {
+        eprintln!("job: no command was given");
+        return 2;
+    };
+    if let Err(fact) = tie_to_parent() {
+        eprintln!("job: {fact}");
+        return 4;
+    }
+    let error = std::process::Command::new(program).args(arguments).exec();
+    eprintln!("job: {program:?} cannot be started: {error}; check the path and its permissions");
+    2
 }

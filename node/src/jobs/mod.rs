@@ -16,9 +16,9 @@ use tiltyard_machine::io::JobId;
 use tiltyard_proto::ids::BlobRoot;
 use tiltyard_store::blob::BlobError;
 use tiltyard_train::job::JobError;
-use tiltyard_train::job::spec::StrategySpec;
+use tiltyard_train::job::spec::{External, StrategySpec};
 
-pub(crate) use child::{Work, work};
+pub(crate) use child::{PARENT_VARIABLE, Work, exec, work};
 pub(crate) use runner::{Ended, JobHandle, JobRunner};
 pub(crate) use table::JobTable;
 
@@ -76,13 +76,23 @@ impl RunnerError {
     }
 }
 
-/// Reads `fixed:<preset>`, `fixed:<file>` or `search`; a file's path counts from `folder`.
+/// Reads `fixed:<preset>`, `fixed:<file>`, `search` or `external:<command>`; a file's path counts from `folder`.
 pub(crate) fn strategy(text: &str, folder: &std::path::Path) -> Result<StrategySpec, String> {
     if text == "search" {
         return Ok(StrategySpec::Search);
     }
+    if let Some(command) = text.strip_prefix("external:") {
+        let command: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+        return match command.is_empty() {
+            true => Err("strategy \"external:\" names no command".to_owned()),
+            // The node puts its own limit in when it starts a job.
+            false => Ok(StrategySpec::External(External { command, seconds_max: u64::MAX })),
+        };
+    }
     let Some(name) = text.strip_prefix("fixed:") else {
-        return Err(format!("strategy {text:?} is unknown; use search, fixed:<preset> or fixed:<file>"));
+        return Err(format!(
+            "strategy {text:?} is unknown; use search, fixed:<preset>, fixed:<file> or external:<command>"
+        ));
     };
     let path = PathBuf::from(name);
     if name.contains('/') || path.extension().is_some() {
@@ -115,7 +125,8 @@ mod tests {
         assert_eq!(strategy("search", here), Ok(StrategySpec::Search));
         assert!(matches!(strategy("fixed:./mine.toml", here), Ok(StrategySpec::File(_))));
         assert!(matches!(strategy("fixed:autotrain", here), Ok(StrategySpec::Preset(_))));
-        for bad in ["", "serach", "fixed:", "fixed:no-such-preset"] {
+        assert!(matches!(strategy("external:python3 my.py --fast", here), Ok(StrategySpec::External(_))));
+        for bad in ["", "external: ", "serach", "fixed:", "fixed:no-such-preset"] {
             assert!(strategy(bad, here).is_err(), "{bad}");
         }
     }

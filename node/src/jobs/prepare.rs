@@ -12,7 +12,9 @@ use tiltyard_proto::score::{Fault, Row};
 use tiltyard_proto::seal;
 use tiltyard_proto::task::TaskSpec;
 use tiltyard_store::blob::BlobStore;
-use tiltyard_train::job::spec::{CheckSpec, EvalSpec, EvaluationSource, JobSpec, Limits, Subject, TrainSpec};
+use tiltyard_train::job::spec::{
+    CheckSpec, EvalSpec, EvaluationSource, External, JobSpec, Limits, StrategySpec, Subject, TrainSpec,
+};
 
 use super::child::Work;
 use super::{JobSettings, RunnerError};
@@ -69,18 +71,29 @@ impl Preparer {
                     kind: spec.kind.clone(),
                     base: self.input(&spec.base)?,
                     training: self.input(&spec.training)?,
-                    strategy: self.settings.strategy.clone(),
+                    strategy: self.strategy()?,
                     budget_tokens: self.settings.tokens,
                     checkpoint_bytes_max: spec.checkpoint_bytes_max,
                     save_every_steps: u64::from(self.settings.checkpoint_steps),
                     workers: 1,
-                    limits: self.limits(spec, self.settings.train_cpu_s_max),
+                    limits: self.train_limits(spec),
                 };
                 JobSpec::Train(train).write(folder)?;
                 Ok(Prepared::Ready(Work::Train))
             }
             Job::Evaluate { spec, key, subject, .. } => self.evaluate(spec, key, subject.as_ref(), folder),
         }
+    }
+
+    /// The miner's strategy; an external command runs under the node's limit and dies with its job.
+    fn strategy(&self) -> Result<StrategySpec, RunnerError> {
+        let StrategySpec::External(external) = &self.settings.strategy else {
+            return Ok(self.settings.strategy.clone());
+        };
+        let program = std::env::current_exe().map_err(RunnerError::io("find", Path::new("this program")))?;
+        let mut command = vec![program.display().to_string(), "job".into(), "exec".into(), "--".into()];
+        command.extend(external.command.iter().cloned());
+        Ok(StrategySpec::External(External { command, seconds_max: self.settings.train_cpu_s_max }))
     }
 
     fn check(&self, spec: &TaskSpec, folder: &Path) -> Result<Prepared, RunnerError> {
@@ -198,6 +211,16 @@ impl Preparer {
         let first = manifest.files.first().ok_or_else(missing)?;
         let path = self.blobs.path(root, &first.name)?.ok_or_else(missing)?;
         path.parent().map(Path::to_owned).ok_or_else(missing)
+    }
+
+    /// A trainer of the miner's own may map as much memory as it likes: other engines reserve far more than they use.
+    fn train_limits(&self, spec: &TaskSpec) -> Limits {
+        match self.settings.strategy {
+            StrategySpec::External(_) => Limits::default(),
+            StrategySpec::Preset(_) | StrategySpec::File(_) | StrategySpec::Search => {
+                self.limits(spec, self.settings.train_cpu_s_max)
+            }
+        }
     }
 
     fn limits(&self, spec: &TaskSpec, cpu_s_max: u64) -> Limits {

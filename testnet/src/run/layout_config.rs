@@ -49,8 +49,9 @@ const FINISH_BEFORE: u64 = 16;
 pub(crate) fn config(options: &Options, role: Role, facts: &Facts) -> Result<String> {
     let miner = facts.strategy.clone().map(|strategy| Miner {
         strategy,
-        tokens: options.tokens,
-        checkpoint_steps: 10,
+        tokens: options.tokens(),
+        // A large base takes few steps in all; one of them must be saved before a miner is killed.
+        checkpoint_steps: if options.base.is_some() { 2 } else { 10 },
         finish_before: FINISH_BEFORE,
     });
     let config = Config {

@@ -46,9 +46,20 @@ pub(crate) struct Options {
     /// Base model and data; by default the ones that ship with the source.
     #[arg(long, value_name = "DIR")]
     pub(crate) assets: Option<PathBuf>,
+    /// Another base model than the one that ships: its folder. Tasks are made small, and their windows follow
+    /// from what `task check` reckons.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) base: Option<PathBuf>,
+    /// Tokens each miner may train on, for each task; by default 60,000, or 4,000 with another base.
+    #[arg(long, value_name = "N")]
+    pub(crate) tokens: Option<u64>,
+}
+
+impl Options {
     /// Tokens each miner may train on, for each task.
-    #[arg(long, value_name = "N", default_value_t = 60_000)]
-    pub(crate) tokens: u64,
+    pub(crate) fn tokens(&self) -> u64 {
+        self.tokens.unwrap_or(if self.base.is_some() { 4_000 } else { 60_000 })
+    }
 }
 
 /// What a node does.

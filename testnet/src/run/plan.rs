@@ -91,6 +91,64 @@ pub(crate) fn split(seed: Seed, folder: &Path) -> Result<Split> {
     Ok(Split { training: join(training), evaluation: join(evaluation) })
 }
 
+/// Rows of a task on a base that is slow: evaluation rows, training rows.
+const SMALL: (usize, usize) = (16, 96);
+
+impl Split {
+    /// Leaves only a few rows, for a base that is slow.
+    pub(crate) fn small(self) -> Self {
+        let first = |text: &str, rows: usize| text.split_inclusive('\n').take(rows).collect();
+        let (evaluation, training) = SMALL;
+        Self { training: first(&self.training, training), evaluation: first(&self.evaluation, evaluation) }
+    }
+}
+
+/// What `task check` reckons of a task on this machine alone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Estimate {
+    /// Processor time of one evaluation, in milliseconds.
+    pub(crate) evaluation_cpu_ms: u64,
+    /// Processor time of once through the training rows, in milliseconds.
+    pub(crate) epoch_cpu_ms: u64,
+    /// Tokens of the training rows.
+    pub(crate) epoch_tokens: u64,
+    /// Size of the base, in bytes.
+    pub(crate) base_bytes: u64,
+}
+
+/// Bytes a second at which a process reads a base and spreads it out in memory, on a busy machine.
+const LOAD_BYTES_S: u64 = 100_000_000;
+/// Bytes a second at which one machine copies a base to all nodes.
+const COPY_BYTES_S: u64 = 50_000_000;
+/// How much longer everything may take than reckoned.
+const SLACK: u64 = 3;
+
+impl Estimate {
+    /// The seven windows of a task, in blocks, when all nodes share this machine's cores.
+    pub(crate) fn windows(
+        &self,
+        validators: u64,
+        miners: u64,
+        tokens: u64,
+        cores: u64,
+        block_ms: u64,
+    ) -> [u64; 7] {
+        let load_ms = self.base_bytes.saturating_mul(1_000) / LOAD_BYTES_S;
+        let shared = |each_ms: u64, processes: u64| {
+            each_ms.saturating_mul(processes.div_ceil(cores.max(1))).saturating_mul(SLACK)
+        };
+        let copies_ms = self.base_bytes.saturating_mul((validators + miners) * 1_000) / COPY_BYTES_S;
+        let open = copies_ms + shared(load_ms + self.evaluation_cpu_ms, validators);
+        let train_ms = self.epoch_cpu_ms.saturating_mul(tokens) / self.epoch_tokens.max(1);
+        let train = copies_ms + shared(load_ms + train_ms, miners);
+        let judge = shared(load_ms + self.evaluation_cpu_ms, validators * (miners + 1));
+        [open, train, 0, 20_000, 0, judge, 0].map(|ms| ms.div_ceil(block_ms.max(1)).max(WINDOW_MIN))
+    }
+}
+
+/// Shortest window that the network allows, in blocks.
+const WINDOW_MIN: u64 = 12;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +158,23 @@ mod tests {
         assert_eq!(Seed(1).bytes("node/validator-0"), Seed(1).bytes("node/validator-0"));
         assert_ne!(Seed(1).bytes("node/validator-0"), Seed(2).bytes("node/validator-0"));
         assert_eq!(Kills::draw(Seed(3), 4, 3), Kills::draw(Seed(3), 4, 3));
+    }
+
+    #[test]
+    fn windows_grow_with_what_is_reckoned_and_with_who_shares_the_cores() {
+        let small = Estimate {
+            evaluation_cpu_ms: 900,
+            epoch_cpu_ms: 5_000,
+            epoch_tokens: 1_000,
+            base_bytes: 3_000_000,
+        };
+        let large = Estimate { evaluation_cpu_ms: 9_000, base_bytes: 540_000_000, ..small };
+        let windows = |estimate: &Estimate, cores| estimate.windows(4, 3, 4_000, cores, 500);
+        for (small, large) in windows(&small, 2).into_iter().zip(windows(&large, 2)) {
+            assert!(WINDOW_MIN <= small && small <= large);
+        }
+        assert!(windows(&large, 2)[5] > windows(&large, 8)[5]);
+        assert!(windows(&large, 2)[1] * 500 > 5_000 * 4, "less than training alone takes");
     }
 
     #[test]

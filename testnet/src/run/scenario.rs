@@ -1,7 +1,7 @@
 //! The play: start, post, race, kill, restart, settle, fetch, prove, compare, stop.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::Options;
 use super::client::{Client, Tool, text};
 use super::layout::Network;
-use super::plan::split;
+use super::plan::{Estimate, split};
 use super::process::Node;
 use super::race::Screen;
 use super::report::{Entrant, Finality, Killed, Report, Task};
@@ -23,6 +23,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(15);
 /// `faq` has rows that need more time than the short windows give, so it stays out.
 const DATA_SETS: [&str; 2] = ["add", "define"];
 const WINDOWS: &str = "8,130,8,8,8,100,8";
+/// Pace of blocks, as in the genesis document.
+const BLOCK_MS: u64 = 500;
 
 /// A run in progress.
 struct Play<'a> {
@@ -36,6 +38,7 @@ struct Play<'a> {
     seen: Seen,
     tasks: Vec<String>,
     killed: Vec<Killed>,
+    patience: Duration,
 }
 
 /// Plays the whole run and returns what it came to.
@@ -57,6 +60,7 @@ pub(crate) fn play(
         seen: Seen::default(),
         tasks: Vec::new(),
         killed: Vec::new(),
+        patience: RACE_PATIENCE,
     };
     let began = Instant::now();
     play.start()?;
@@ -108,13 +112,21 @@ impl Play<'_> {
         for at in 0..self.options.tasks {
             let data = DATA_SETS.get(at % DATA_SETS.len()).copied().unwrap_or("add");
             let split = split(self.network.seed, &self.network.assets.join("data").join(data))?;
+            let split = if self.options.base.is_some() { split.small() } else { split };
             let folder = self.dir.join(format!("task-{at}"));
             fs::create_dir_all(&folder)?;
             let (train, eval) = (folder.join("train.jsonl"), folder.join("eval.jsonl"));
             fs::write(&train, split.training)?;
             fs::write(&eval, split.evaluation)?;
             let title = if at < DATA_SETS.len() { data.to_owned() } else { format!("{data}-{at}") };
-            let posted = self.tool.json(&[
+            let base = self.base();
+            let windows = self.windows(&base, &train, &eval)?;
+            // Adapters fit, whole models do not: the winner loads in PEFT.
+            let (checkpoint_mb, small) = match self.options.base {
+                None => ("4", None),
+                Some(_) => ("40", Some("--small-set")),
+            };
+            let mut words = vec![
                 "task",
                 "post",
                 "--dir",
@@ -124,7 +136,7 @@ impl Play<'_> {
                 "--kind",
                 "instruction",
                 "--base",
-                text(&self.network.assets.join("base"))?,
+                text(&base)?,
                 "--train",
                 text(&train)?,
                 "--eval",
@@ -136,11 +148,12 @@ impl Play<'_> {
                 "--min-gain",
                 "2",
                 "--windows",
-                WINDOWS,
-                // Adapters fit, whole models do not: the winner loads in PEFT.
+                &windows,
                 "--checkpoint-mb",
-                "4",
-            ])?;
+                checkpoint_mb,
+            ];
+            words.extend(small);
+            let posted = self.tool.json(&words)?;
             let id = posted["task"].as_str().context("task post prints no task id")?.to_owned();
             self.screen.tell(&format!("posted {title} as {}: pot 100 credits", &id[..8]));
             self.tasks.push(id);
@@ -148,8 +161,42 @@ impl Play<'_> {
         Ok(())
     }
 
+    fn base(&self) -> PathBuf {
+        self.options.base.clone().unwrap_or_else(|| self.network.assets.join("base"))
+    }
+
+    /// Windows of a task: as measured for the base that ships, else from what `task check` reckons.
+    fn windows(&mut self, base: &Path, train: &Path, eval: &Path) -> Result<String> {
+        if self.options.base.is_none() {
+            return Ok(WINDOWS.to_owned());
+        }
+        let words = ["task", "check", "--base", text(base)?, "--train", text(train)?, "--eval", text(eval)?];
+        let checked = self.tool.json(&words)?;
+        let number = |path: &str| checked.pointer(path).and_then(serde_json::Value::as_u64).unwrap_or(0);
+        let estimate = Estimate {
+            evaluation_cpu_ms: number("/report/evaluation_cpu_ms"),
+            epoch_cpu_ms: number("/report/epoch_cpu_ms"),
+            epoch_tokens: number("/report/training/tokens"),
+            base_bytes: fs::metadata(base.join("model.safetensors"))?.len(),
+        };
+        let (validators, miners) = (self.options.validators as u64, self.options.miners as u64);
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+        let tasks = self.options.tasks as u64;
+        let tokens = self.options.tokens().saturating_mul(tasks);
+        let windows = estimate.windows(validators, miners, tokens, cores, BLOCK_MS);
+        let blocks: u64 = windows.iter().sum();
+        self.patience += Duration::from_millis(blocks.saturating_mul(BLOCK_MS).saturating_mul(2));
+        let windows = windows.map(|window| window.to_string()).join(",");
+        self.screen.tell(&format!(
+            "task check reckons {:.1} CPU-s an evaluation, {:.1} CPU-s an epoch: windows {windows}",
+            estimate.evaluation_cpu_ms as f64 / 1e3,
+            estimate.epoch_cpu_ms as f64 / 1e3
+        ));
+        Ok(windows)
+    }
+
     fn race(&mut self) -> Result<()> {
-        let until = Instant::now() + RACE_PATIENCE;
+        let until = Instant::now() + self.patience;
         let mut fate = Fate::default();
         while !(self.seen.all_over(&self.tasks) && fate.is_done()) {
             self.check_alive()?;

@@ -1,5 +1,7 @@
 //! The report on a task's rows before a credit is locked: what is wrong, what overlaps, what it costs.
 
+mod leak;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -15,6 +17,12 @@ const FAULTS_SHOWN_MAX: usize = 20;
 pub const LENGTH_CLASSES: [u32; 9] = [8, 16, 32, 64, 128, 256, 512, 1_024, 4_096];
 /// Rows computed to measure this machine's speed.
 const PROBE_ROWS: usize = 8;
+/// More than this share of one answer makes a set degenerate, in millionths.
+const COMMON_PPM: u64 = 900_000;
+/// A base that loses less than this has next to nothing to learn, in micro-nats.
+const LOSS_MICRO_MIN: u64 = 50_000;
+/// More repeats than this share are told, in millionths.
+const REPEATS_PPM: u64 = 100_000;
 /// Training costs about this many forward passes a token.
 const TRAINING_FACTOR: u64 = 3;
 
@@ -44,6 +52,62 @@ pub struct FileReport {
     pub lengths: Vec<u64>,
     /// Lines that repeat an earlier row.
     pub duplicates: Vec<u64>,
+    /// Tokens of all good rows that carry loss.
+    pub target_tokens: u64,
+    /// Different answers among the good rows, but for case and white space.
+    pub answers: u64,
+    /// Good rows with the answer that is given most often.
+    pub commonest: u64,
+}
+
+/// Something that can be posted but should be known before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Warning {
+    /// Every training row has the same answer.
+    OneTrainingAnswer,
+    /// Most evaluation rows have one answer: who always says it wins.
+    OneEvaluationAnswer {
+        /// Their share, in millionths.
+        ppm: u64,
+    },
+    /// The base knows the answers already; there is next to nothing to gain.
+    NothingToGain {
+        /// Its mean loss on a few training rows, in micro-nats.
+        loss_micro: u64,
+    },
+    /// Many training rows are repeats.
+    Repeats {
+        /// Their share, in millionths.
+        ppm: u64,
+    },
+    /// Evaluation rows share 13 words in a row with a training row.
+    Leaks {
+        /// How many.
+        rows: u64,
+    },
+}
+
+impl std::fmt::Display for Warning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let percent = |ppm: u64| ppm as f64 / 1e4;
+        match *self {
+            Self::OneTrainingAnswer => write!(f, "every training row has the same answer"),
+            Self::OneEvaluationAnswer { ppm } => write!(
+                f,
+                "{:.0} % of the evaluation rows have one answer: always saying it wins",
+                percent(ppm)
+            ),
+            Self::NothingToGain { loss_micro } => write!(
+                f,
+                "the base loses only {:.4} nats on these rows: there is next to nothing to gain",
+                loss_micro as f64 / 1e6
+            ),
+            Self::Repeats { ppm } => write!(f, "{:.0} % of the training rows repeat others", percent(ppm)),
+            Self::Leaks { rows } => {
+                write!(f, "{rows} evaluation rows share 13 words in a row with a training row")
+            }
+        }
+    }
 }
 
 /// What is known of the evaluation set.
@@ -73,6 +137,12 @@ pub struct Report {
     pub evaluation: Option<FileReport>,
     /// Lines of the evaluation set whose prompt or whole row is in the training set.
     pub overlap: Vec<u64>,
+    /// Lines of the evaluation set that share 13 words in a row with a training row.
+    pub leaks: Vec<u64>,
+    /// What should be known before it is posted.
+    pub warnings: Vec<Warning>,
+    /// Mean loss of the base on a few training rows, in micro-nats.
+    pub base_loss_micro: u64,
     /// Tokens of one evaluation, estimated when only the size is known.
     pub evaluation_tokens: u64,
     /// Processor time of one evaluation here, in milliseconds.
@@ -96,6 +166,8 @@ struct Scan {
     examples: Vec<Example>,
     /// Hash of the prompt and of the whole row, per good row, with its line.
     keys: Vec<(u64, blake3::Hash, blake3::Hash)>,
+    /// Prompt and answer of each good row, with its line.
+    texts: Vec<(u64, String)>,
 }
 
 fn normal(text: &str) -> String {
@@ -105,6 +177,7 @@ fn normal(text: &str) -> String {
 fn scan(template: &Template, bytes: &[u8], fit: usize) -> Result<Scan, DataError> {
     let mut report = FileReport { lengths: vec![0; LENGTH_CLASSES.len() + 1], ..FileReport::default() };
     let (mut examples, mut keys, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
+    let (mut texts, mut answers) = (Vec::new(), BTreeMap::<[u8; 32], u64>::new());
     for (line, row) in parse(bytes)? {
         let line = line as u64;
         report.rows += 1;
@@ -124,8 +197,11 @@ fn scan(template: &Template, bytes: &[u8], fit: usize) -> Result<Scan, DataError
         report.longest = report.longest.max(length);
         let class = LENGTH_CLASSES.iter().position(|&most| length <= u64::from(most));
         report.lengths[class.unwrap_or(LENGTH_CLASSES.len())] += 1;
-        let prompt = normal(&row.prompt);
-        let whole = format!("{prompt}\n{}", normal(&row.completion));
+        report.target_tokens += example.targets() as u64;
+        let (prompt, answer) = (normal(&row.prompt), normal(&row.completion));
+        *answers.entry(*blake3::hash(answer.as_bytes()).as_bytes()).or_default() += 1;
+        let whole = format!("{prompt}\n{answer}");
+        texts.push((line, whole.clone()));
         let (prompt, whole) = (blake3::hash(prompt.as_bytes()), blake3::hash(whole.as_bytes()));
         if !seen.insert(*whole.as_bytes()) {
             report.duplicates.push(line);
@@ -133,17 +209,49 @@ fn scan(template: &Template, bytes: &[u8], fit: usize) -> Result<Scan, DataError
         keys.push((line, prompt, whole));
         examples.push(example);
     }
-    Ok(Scan { report, examples, keys })
+    report.answers = answers.len() as u64;
+    report.commonest = answers.into_values().max().unwrap_or(0);
+    Ok(Scan { report, examples, keys, texts })
 }
 
-/// Milliseconds of one forward pass over the probe rows, per million tokens.
-fn probe(base: &Model, examples: &[Example]) -> Result<u64, ModelError> {
+/// Milliseconds of one forward pass over the probe rows, per million tokens, and their mean loss in micro-nats.
+fn probe(base: &Model, examples: &[Example]) -> Result<(u64, u64), ModelError> {
     let rows = &examples[..examples.len().min(PROBE_ROWS)];
     let tokens: u64 = rows.iter().map(|row| row.ids.len() as u64).sum();
     let started = Instant::now();
-    eval::losses(base, rows, 1)?;
+    let losses = eval::losses(base, rows, 1)?;
+    let loss = losses.iter().sum::<f64>() / losses.len().max(1) as f64;
     let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    Ok(micros.saturating_mul(1_000) / tokens.max(1))
+    Ok((micros.saturating_mul(1_000) / tokens.max(1), u64::from(eval::micro_nats(loss).get())))
+}
+
+fn share(part: u64, all: u64) -> u64 {
+    part.saturating_mul(1_000_000) / all.max(1)
+}
+
+fn warnings(train: &FileReport, test: Option<&FileReport>, leaks: usize, loss_micro: u64) -> Vec<Warning> {
+    let mut found = Vec::new();
+    let good = train.rows - train.faulty;
+    if train.answers == 1 && good > 1 {
+        found.push(Warning::OneTrainingAnswer);
+    }
+    if let Some(test) = test {
+        let ppm = share(test.commonest, test.rows - test.faulty);
+        if ppm > COMMON_PPM && test.rows - test.faulty > 1 {
+            found.push(Warning::OneEvaluationAnswer { ppm });
+        }
+    }
+    if loss_micro < LOSS_MICRO_MIN {
+        found.push(Warning::NothingToGain { loss_micro });
+    }
+    let ppm = share(train.duplicates.len() as u64, good);
+    if ppm > REPEATS_PPM {
+        found.push(Warning::Repeats { ppm });
+    }
+    if leaks > 0 {
+        found.push(Warning::Leaks { rows: leaks as u64 });
+    }
+    found
 }
 
 /// Reads and measures a task's rows against a base.
@@ -181,8 +289,12 @@ pub fn report(
         (None, EvaluationSide::Rows(_)) => 0,
     };
     let overlap = test.as_ref().map(|test| overlap(&train, test)).unwrap_or_default();
-    let speed = probe(base, &train.examples).map_err(|error| DataError::Model(Box::new(error)))?;
+    let leaks = test.as_ref().map(|test| leak::lines(&train.texts, &test.texts)).unwrap_or_default();
+    let (speed, base_loss_micro) =
+        probe(base, &train.examples).map_err(|error| DataError::Model(Box::new(error)))?;
     let cost = |tokens: u64| tokens.saturating_mul(speed) / 1_000_000;
+    let warnings =
+        warnings(&train.report, test.as_ref().map(|test| &test.report), leaks.len(), base_loss_micro);
     let parameters = base.parameters() as u64;
     let width = (base.config().hidden * 12 + base.config().inner * 4) * base.config().layers;
     Ok(Report {
@@ -195,6 +307,9 @@ pub fn report(
         training: train.report,
         evaluation: test.map(|test| test.report),
         overlap,
+        leaks,
+        warnings,
+        base_loss_micro,
     })
 }
 

@@ -4,7 +4,9 @@
 //! tokenized on its own without added special tokens. The loss is on the completion
 //! and the end token. Nothing is ever truncated: a row that does not fit is an error.
 
+pub mod chat;
 pub mod check;
+pub mod import;
 pub mod stream;
 
 use std::path::Path;
@@ -14,6 +16,7 @@ use tokenizers::Tokenizer;
 
 use crate::kernel::head::Target;
 use crate::model::Batch;
+use crate::model::config::Config;
 use crate::safe::{LoadError, read_small};
 
 /// Most rows accepted in one file.
@@ -86,6 +89,24 @@ pub enum DataError {
     Tokenizer {
         /// The parser's words.
         fact: String,
+    },
+    /// The tokenizer is not the model's.
+    #[error(
+        "tokenizer.json names tokens up to {found}, the model has {vocab}; use the base model's own file"
+    )]
+    ForeignTokenizer {
+        /// The largest token of the tokenizer.
+        found: u32,
+        /// Tokens of the model.
+        vocab: usize,
+    },
+    /// The tokenizer does not know the end token.
+    #[error(
+        "tokenizer.json has no token {eos}, which config.json ends a text with; use the base model's own file"
+    )]
+    NoEndToken {
+        /// The end token.
+        eos: u32,
     },
     /// A row cannot be used.
     #[error("line {line} {fault}")]
@@ -198,6 +219,32 @@ impl Template {
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| DataError::Tokenizer { fact: error.to_string() })?;
         Ok(Self { tokenizer, eos })
+    }
+
+    /// Loads the tokenizer of a base model's folder and checks that it belongs to the model.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; [`DataError::ForeignTokenizer`] and [`DataError::NoEndToken`].
+    pub fn of(folder: &Path, config: &Config) -> Result<Self, DataError> {
+        let template = Self::load(folder, config.eos)?;
+        let found = template.tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+        if found as usize >= config.vocab {
+            return Err(DataError::ForeignTokenizer { found, vocab: config.vocab });
+        }
+        match template.tokenizer.id_to_token(config.eos) {
+            Some(_) => Ok(template),
+            None => Err(DataError::NoEndToken { eos: config.eos }),
+        }
+    }
+
+    /// Tokens that the tokenizer knows.
+    pub fn vocabulary(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    /// The text of the end token.
+    pub fn end_text(&self) -> String {
+        self.tokenizer.id_to_token(self.eos).unwrap_or_default()
     }
 
     fn tokens(&self, text: &str) -> Result<Vec<u32>, RowFault> {

@@ -6,7 +6,8 @@ use tokenizers::Tokenizer;
 use super::optim::{AdamW, Moments, rate};
 use super::shard;
 use crate::kernel::head::Target;
-use crate::model::config::Config;
+use crate::model::config::{Config, Family};
+use crate::model::rotary::Rotary;
 use crate::model::{Batch, Model, ModelError, Pass};
 use crate::rng::Rng;
 
@@ -69,6 +70,7 @@ pub struct Progress {
 /// The shape of the base model shipped with the project: 1.8 million parameters.
 pub fn tiny(vocab: usize, eos: u32) -> Config {
     Config {
+        family: Family::Llama,
         vocab,
         hidden: 192,
         inner: 512,
@@ -76,7 +78,7 @@ pub fn tiny(vocab: usize, eos: u32) -> Config {
         query_heads: 6,
         key_heads: 2,
         head_dim: 32,
-        rope_theta: 10_000.0,
+        rotary: Rotary::plain(10_000.0),
         rms_eps: 1e-5,
         positions: 1_024,
         tied: true,

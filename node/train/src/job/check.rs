@@ -11,7 +11,7 @@ use crate::safe::read_small;
 pub(super) fn run(spec: &CheckSpec) -> Result<JobResult, JobError> {
     check_kind(&spec.kind)?;
     let base = load_base(&spec.base)?;
-    let template = Template::load(&spec.base, base.config().eos)?;
+    let template = Template::of(&spec.base, base.config())?;
     let training = read_small(&spec.training.join("train.jsonl"))?;
     let rows = spec.evaluation.as_ref().map(|path| read_small(path)).transpose()?;
     let evaluation = match &rows {

@@ -30,7 +30,7 @@ fn fault(fault: Fault, fact: String) -> JobResult {
 pub(super) fn run(spec: &EvalSpec) -> Result<JobResult, JobError> {
     check_kind(&spec.kind)?;
     let mut model = load_base(&spec.base)?;
-    let template = Template::load(&spec.base, model.config().eos)?;
+    let template = Template::of(&spec.base, model.config())?;
     let examples = match examples(spec, &template, model.context())? {
         Ok(examples) => examples,
         Err(fact) => return Ok(fault(Fault::EvaluationUnusable, fact)),

@@ -7,6 +7,7 @@
 //! | `finish` | the node | asks a training job to end now with its best checkpoint |
 //! | `progress.jsonl` | the job | a line per step ([`progress::ProgressLine`]) |
 //! | `state/`, `best/` | the job | what it needs to go on after a crash |
+//! | `external/` | an external trainer | its checkpoint, its log, what it says of itself; see docs/job-folder.md |
 //! | `checkpoint/` | the job | the checkpoint's files, complete once there is a result |
 //! | `result.cbor`, `result.json` | the job | the outcome ([`result::JobResult`]), canonical and for people |
 //! | `error.json` | the job | `{"error": …}` when it ended without result |
@@ -24,7 +25,9 @@
 //! by a limit leaves no result: the node reports that as a fault itself.
 
 mod check;
+pub mod curves;
 mod eval;
+mod external;
 pub(crate) mod files;
 mod limits;
 pub mod progress;
@@ -41,6 +44,7 @@ use crate::safe::LoadError;
 use crate::strategy::StrategyError;
 use crate::strategy::form::FormError;
 use crate::strategy::session::SessionError;
+pub use external::{EXTERNAL_DIR, ExternalError};
 use files::FileError;
 use result::{JobResult, RESULT_FILE};
 use spec::JobSpec;
@@ -78,6 +82,9 @@ pub enum JobError {
     /// Training ended without a checkpoint.
     #[error(transparent)]
     Strategy(Box<StrategyError>),
+    /// An external trainer gave no checkpoint.
+    #[error(transparent)]
+    External(#[from] ExternalError),
     /// A limit could not be set.
     #[error("the limit on {what} cannot be set: {source}")]
     Limit {
@@ -118,6 +125,7 @@ impl JobError {
             | Self::Base(_)
             | Self::Data(_)
             | Self::Form(_)
+            | Self::External(_)
             | Self::Checkpoint { .. } => 2,
         }
     }

@@ -38,6 +38,18 @@ pub enum StrategySpec {
     File(PathBuf),
     /// Search under the token budget.
     Search,
+    /// A trainer that is not ours.
+    External(External),
+}
+
+/// A command that trains in the job's folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct External {
+    /// Program and arguments; the job's folder is added as the last one.
+    pub command: Vec<String>,
+    /// Wall time after which it is killed, in seconds.
+    pub seconds_max: u64,
 }
 
 /// Trains a checkpoint.

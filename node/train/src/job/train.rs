@@ -8,7 +8,7 @@ use tiltyard_proto::recipe::{Method, Recipe, training_seed};
 use super::files;
 use super::result::{CHECKPOINT_DIR, JobResult, TrainResult};
 use super::spec::{StrategySpec, TrainSpec, check_kind};
-use super::{JobError, eval};
+use super::{JobError, eval, external};
 use crate::data::{Example, Template};
 use crate::rng::{Rng, mix};
 use crate::safe::{read_bytes, read_small};
@@ -22,13 +22,16 @@ const FORM_BYTES_MAX: u64 = 64 << 10;
 const HELD_OUT: (usize, usize, usize) = (1, 64, 10);
 
 pub(super) fn run(folder: &Path, spec: &TrainSpec) -> Result<JobResult, JobError> {
+    if let StrategySpec::External(command) = &spec.strategy {
+        return external::run(folder, spec, command);
+    }
     check_kind(&spec.kind)?;
     let base = eval::load_base(&spec.base)?;
-    let template = Template::load(&spec.base, base.config().eos)?;
+    let template = Template::of(&spec.base, base.config())?;
     let rows = template.examples(&read_small(&spec.training.join("train.jsonl"))?, base.context())?;
     let seed = training_seed(&spec.task, &spec.miner);
     let (train, held_out) = match &spec.strategy {
-        StrategySpec::Preset(_) | StrategySpec::File(_) => (rows, Vec::new()),
+        StrategySpec::Preset(_) | StrategySpec::File(_) | StrategySpec::External(_) => (rows, Vec::new()),
         StrategySpec::Search => hold_out(rows, seed),
     };
     let mut session = Session::open(Setup {
@@ -50,6 +53,8 @@ pub(super) fn run(folder: &Path, spec: &TrainSpec) -> Result<JobResult, JobError
             fixed::train(&mut session, name, &form)?;
         }
         StrategySpec::Search => search::train(&mut session)?,
+        // Went its own way above.
+        StrategySpec::External(_) => {}
     }
     finish(folder, &session)
 }

@@ -24,6 +24,12 @@ impl Heads {
         (self.query + 2 * self.key) * self.dim
     }
 
+    /// The columns of all query heads and of all key heads inside a row.
+    pub(crate) fn turned(&self) -> [std::ops::Range<usize>; 2] {
+        let query = self.query * self.dim;
+        [0..query, query..query + self.key * self.dim]
+    }
+
     fn key_offset(&self, head: usize) -> usize {
         (self.query + head / (self.query / self.key)) * self.dim
     }

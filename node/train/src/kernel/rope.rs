@@ -21,18 +21,17 @@ pub(crate) enum Turn {
 }
 
 impl Table {
-    /// Tabulates positions `0..positions` for heads of `head_dim` elements.
+    /// Tabulates positions `0..positions` for the turn per position of each pair, in radians.
     ///
     /// Angles are formed in `f32` like the reference implementation, then turned
     /// into cosines and sines in `f64`.
-    pub(crate) fn new(head_dim: usize, theta: f64, positions: usize) -> Self {
-        let half = head_dim / 2;
+    pub(crate) fn new(frequencies: &[f32], positions: usize) -> Self {
+        let half = frequencies.len();
         let mut cos = Vec::with_capacity(positions * half);
         let mut sin = Vec::with_capacity(positions * half);
         for position in 0..positions {
-            for j in 0..half {
-                let inverse = 1.0 / theta.powf(2.0 * j as f64 / head_dim as f64);
-                let angle = f64::from(position as f32 * inverse as f32);
+            for frequency in frequencies {
+                let angle = f64::from(position as f32 * frequency);
                 cos.push(angle.cos() as f32);
                 sin.push(angle.sin() as f32);
             }

@@ -2,8 +2,11 @@
 //! `adapter_model.safetensors`.
 //!
 //! Only what this engine computes is accepted: plain LoRA on the decoder's linear
-//! layers with one rank and one scale. A setting that would change the arithmetic is
-//! refused, never ignored.
+//! layers. A setting that would change the arithmetic is refused, never ignored. Ranks
+//! and scales that differ by layer become one: the largest rank, short factors filled
+//! with zeros, and each layer's scale folded into its `B`.
+
+mod peft;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,12 +18,16 @@ use serde_json::Value;
 use tiltyard_proto::recipe::Method;
 use tiltyard_proto::score::Fault;
 
+use super::config::LAYERS_MAX;
 use super::layout::{AdapterLayout, LayerLayout, Module};
 use super::weights::{FileType, to_bytes, to_safetensors};
 use super::{Adapter, Model, ModelError};
+use crate::kernel::gemm::{Mat, MatMut, Write, gemm};
 use crate::ops::tape::elements;
 use crate::rng::Rng;
 use crate::safe::{LoadError, TensorFile, read_bytes};
+
+use peft::{Part, PeftConfig};
 
 /// Largest rank accepted.
 pub const RANK_MAX: u32 = 1_024;
@@ -30,23 +37,6 @@ const CONFIG_BYTES_MAX: u64 = 256 << 10;
 pub const CONFIG_FILE: &str = "adapter_config.json";
 /// The file with an adapter's weights.
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
-
-/// Keys that never change the arithmetic of a saved adapter.
-const HARMLESS: [&str; 13] = [
-    "auto_mapping",
-    "base_model_name_or_path",
-    "inference_mode",
-    "init_lora_weights",
-    "loftq_config",
-    "lora_dropout",
-    "megatron_config",
-    "megatron_core",
-    "peft_version",
-    "qalora_group_size",
-    "revision",
-    "runtime_config",
-    "task_type",
-];
 
 /// What an adapter is made of.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,52 +104,17 @@ impl AdapterSpec {
         }
     }
 
-    fn layout(&self, layer: &LayerLayout) -> AdapterLayout {
-        let scale = (self.alpha / f64::from(self.rank.max(1))) as f32;
-        AdapterLayout::new(layer, self.rank as usize, scale, &self.modules)
-    }
-
-    /// Reads the bytes of an `adapter_config.json`.
+    /// Reads the bytes of an `adapter_config.json`, of an adapter on any base.
     ///
     /// # Errors
     /// [`AdapterError`] naming the first setting that is not plain LoRA.
     pub fn from_json(bytes: &[u8]) -> Result<Self, AdapterError> {
-        let mut keys: BTreeMap<String, Value> = serde_json::from_slice(bytes)?;
-        let refuse = |key: &str, value: &Value| AdapterError::Unsupported {
-            key: key.to_owned(),
-            value: value.to_string().chars().take(80).collect(),
-        };
-        let mut take = |key: &str| keys.remove(key).unwrap_or(Value::Null);
-        let kind = take("peft_type");
-        if kind.as_str() != Some("LORA") {
-            return Err(refuse("peft_type", &kind));
-        }
-        let bias = take("bias");
-        if !bias.is_null() && bias.as_str() != Some("none") {
-            return Err(refuse("bias", &bias));
-        }
-        let rank = take("r");
-        let rank_value = rank.as_u64().ok_or_else(|| refuse("r", &rank))?;
-        let rank = u32::try_from(rank_value).ok().filter(|r| (1..=RANK_MAX).contains(r));
-        let rank = rank.ok_or(AdapterError::Rank { rank: rank_value })?;
-        let alpha = take("lora_alpha");
-        let alpha = alpha
-            .as_f64()
-            .filter(|alpha| alpha.is_finite() && *alpha > 0.0 && *alpha < 1e6)
-            .ok_or_else(|| refuse("lora_alpha", &alpha))?;
-        let targets = take("target_modules");
-        let modules = modules(&targets).ok_or_else(|| refuse("target_modules", &targets))?;
-        let init = take("init_lora_weights");
-        let starts_at_base = init.is_null() || init.is_boolean() || init.as_str() == Some("gaussian");
-        if !starts_at_base {
-            return Err(refuse("init_lora_weights", &init));
-        }
-        for (key, value) in &keys {
-            if !HARMLESS.contains(&key.as_str()) && !is_unset(value) {
-                return Err(refuse(key, value));
-            }
-        }
-        Ok(Self { rank, alpha, modules })
+        Ok(PeftConfig::from_json(bytes)?.plan(LAYERS_MAX)?.0)
+    }
+
+    fn layout(&self, layer: &LayerLayout) -> AdapterLayout {
+        let scale = (self.alpha / f64::from(self.rank.max(1))) as f32;
+        AdapterLayout::new(layer, self.rank as usize, scale, &self.modules)
     }
 
     /// Returns the bytes of the `adapter_config.json` that PEFT loads.
@@ -203,29 +158,6 @@ impl AdapterSpec {
             use_dora: false,
             use_rslora: false,
         })?)
-    }
-}
-
-fn modules(value: &Value) -> Option<Vec<Module>> {
-    if value.as_str() == Some("all-linear") {
-        return Some(Module::ALL.to_vec());
-    }
-    let names: Vec<&str> = value.as_array()?.iter().map(Value::as_str).collect::<Option<_>>()?;
-    let known = |name: &&str| Module::ALL.iter().any(|module| module.short_name() == *name);
-    if names.is_empty() || !names.iter().all(known) {
-        return None;
-    }
-    Some(Module::ALL.into_iter().filter(|module| names.contains(&module.short_name())).collect())
-}
-
-fn is_unset(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(set) => !set,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(items) => items.is_empty(),
     }
 }
 
@@ -289,34 +221,62 @@ impl Model {
     /// # Errors
     /// [`AdapterError`] naming the file and the rule it breaks.
     pub fn load_adapter(&mut self, folder: &Path, limit: u64) -> Result<AdapterSpec, AdapterError> {
-        let spec = AdapterSpec::from_json(&read_bytes(&folder.join(CONFIG_FILE), CONFIG_BYTES_MAX)?)?;
+        let text = read_bytes(&folder.join(CONFIG_FILE), CONFIG_BYTES_MAX)?;
+        let (spec, parts) = PeftConfig::from_json(&text)?.plan(self.config.layers)?;
         let file = TensorFile::read(&folder.join(WEIGHTS_FILE), limit)?;
         let layout = Arc::new(spec.layout(&self.layout));
-        file.check_schema(&self.adapter_schema(&layout))?;
-        let mut layers = Vec::with_capacity(self.config.layers);
-        for layer in 0..self.config.layers {
-            let mut theta = vec![0f32; layout.total];
-            for (module, a, b) in layout.parts() {
-                theta[a].copy_from_slice(&file.values(&name(layer, module, 'A'))?);
-                theta[b].copy_from_slice(&file.values(&name(layer, module, 'B'))?);
+        file.check_schema(&self.adapter_schema(&parts))?;
+        let mut layers = vec![vec![0f32; layout.total]; self.config.layers];
+        let places = layout.parts();
+        for part in &parts {
+            let place = places.iter().find(|(module, _, _)| *module == part.module);
+            let (_, a, b) = place.cloned().unwrap_or((part.module, 0..0, 0..0));
+            let theta = &mut layers[part.layer];
+            let factor = file.values(&name(part.layer, part.module, 'A'))?;
+            theta[a][..factor.len()].copy_from_slice(&factor);
+            let factor = file.values(&name(part.layer, part.module, 'B'))?;
+            let rows = theta[b].chunks_exact_mut(layout.rank).zip(factor.chunks_exact(part.rank as usize));
+            for (wide, row) in rows {
+                wide.iter_mut().zip(row).for_each(|(to, from)| *to = from * part.share);
             }
-            let theta = Tensor::from_vec(theta, layout.total, &Device::Cpu);
-            layers.push(theta.map_err(ModelError::from)?);
         }
+        let layers = layers.into_iter().map(|theta| Tensor::from_vec(theta, layout.total, &Device::Cpu));
+        let layers = layers.collect::<candle_core::Result<_>>().map_err(ModelError::from)?;
         self.use_adapter(Some(Adapter { layout, layers }));
         Ok(spec)
     }
 
-    fn adapter_schema(&self, layout: &AdapterLayout) -> BTreeMap<String, Vec<usize>> {
+    fn adapter_schema(&self, parts: &[Part]) -> BTreeMap<String, Vec<usize>> {
         let mut schema = BTreeMap::new();
-        for layer in 0..self.config.layers {
-            for (module, _, _) in layout.parts() {
-                let (outputs, inputs) = self.layout.module_shape(module);
-                schema.insert(name(layer, module, 'A'), vec![layout.rank, inputs]);
-                schema.insert(name(layer, module, 'B'), vec![outputs, layout.rank]);
-            }
+        for part in parts {
+            let (outputs, inputs) = self.layout.module_shape(part.module);
+            schema.insert(name(part.layer, part.module, 'A'), vec![part.rank as usize, inputs]);
+            schema.insert(name(part.layer, part.module, 'B'), vec![outputs, part.rank as usize]);
         }
         schema
+    }
+
+    /// Adds the adapter in use to the base weights, `W + scale · B A`, and drops it.
+    ///
+    /// # Errors
+    /// [`ModelError::Tensor`] when the tensors cannot be made.
+    pub fn merge_adapter(&mut self) -> Result<(), ModelError> {
+        let Some(adapter) = self.adapter.take() else { return Ok(()) };
+        let layout = &adapter.layout;
+        for (theta, base) in adapter.layers.iter().zip(&mut self.base.layers) {
+            let mut merged = elements(base)?.to_vec();
+            let theta = elements(theta)?;
+            for (module, a, b) in layout.parts() {
+                let (outputs, inputs) = self.layout.module_shape(module);
+                let to = MatMut::dense(&mut merged[self.layout.module_range(module)], outputs, inputs);
+                let (a, b) =
+                    (Mat::dense(&theta[a], layout.rank, inputs), Mat::dense(&theta[b], outputs, layout.rank));
+                gemm(to, Write::Add, layout.scale, b, a);
+            }
+            *base = Tensor::from_vec(merged, self.layout.total, &Device::Cpu)?;
+        }
+        self.use_adapter(None);
+        Ok(())
     }
 
     /// Returns the bytes of the current adapter's `adapter_model.safetensors`; `None` without one.

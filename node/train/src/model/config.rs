@@ -1,22 +1,64 @@
-//! `config.json` of a Hugging Face Llama folder, reduced to what the engine runs.
+//! `config.json` of a Hugging Face folder (Llama, Qwen2, Qwen3), reduced to what the engine runs.
 //!
 //! Unknown keys are ignored, as the format has dozens that do not change the
 //! arithmetic; every key that would change it is either understood or refused.
 
 use serde::{Deserialize, Serialize};
 
+use super::rotary::{Rotary, Scaling};
 use crate::kernel::attention::Heads;
 
 /// Largest number of layers accepted.
-const LAYERS_MAX: usize = 256;
+pub(crate) const LAYERS_MAX: usize = 256;
 /// Largest size of any single dimension accepted.
 const DIMENSION_MAX: usize = 1 << 20;
 /// Longest context accepted, in tokens.
-const POSITIONS_MAX: usize = 1 << 17;
+const POSITIONS_MAX: usize = 1 << 21;
 
-/// The shape of a Llama-family causal language model.
+/// The architectures this engine runs; they differ only in the attention's input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Plain projections: Llama 2 and 3, SmolLM2.
+    Llama,
+    /// Query, key and value projections with a bias: Qwen2, Qwen2.5.
+    Qwen2,
+    /// Query and key heads normalized before they are turned: Qwen3.
+    Qwen3,
+}
+
+impl Family {
+    /// The `model_type` of a configuration.
+    pub fn model_type(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+            Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
+        }
+    }
+
+    /// The class that Hugging Face loads.
+    pub fn class(self) -> &'static str {
+        match self {
+            Self::Llama => "LlamaForCausalLM",
+            Self::Qwen2 => "Qwen2ForCausalLM",
+            Self::Qwen3 => "Qwen3ForCausalLM",
+        }
+    }
+
+    /// Head width of a configuration that does not give one and has no sizes to derive it from.
+    fn head_dim_default(self, hidden: usize, heads: usize) -> usize {
+        match self {
+            Self::Llama | Self::Qwen2 => hidden.checked_div(heads).unwrap_or(0),
+            Self::Qwen3 => 128,
+        }
+    }
+}
+
+/// The shape of a causal language model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// The architecture.
+    pub family: Family,
     /// Tokens in the vocabulary.
     pub vocab: usize,
     /// Width of the residual stream.
@@ -31,8 +73,8 @@ pub struct Config {
     pub key_heads: usize,
     /// Elements per head.
     pub head_dim: usize,
-    /// Base of the rotary angles.
-    pub rope_theta: f64,
+    /// How positions turn into angles.
+    pub rotary: Rotary,
     /// Added to the mean square before the root.
     pub rms_eps: f32,
     /// Longest context, in tokens.
@@ -80,11 +122,54 @@ struct RopeParameters {
     rope_type: Option<String>,
     #[serde(default)]
     rope_theta: Option<f64>,
+    factor: Option<f64>,
+    low_freq_factor: Option<f64>,
+    high_freq_factor: Option<f64>,
+    original_max_position_embeddings: Option<f64>,
+}
+
+impl RopeParameters {
+    fn scaling(&self) -> Result<Scaling, ConfigError> {
+        let need = |value: Option<f64>, key| {
+            let good = value.filter(|value| value.is_finite() && *value > 0.0);
+            good.ok_or_else(|| refuse(key, format!("{value:?}"), "a positive number"))
+        };
+        match self.rope_type.as_deref() {
+            None | Some("default") => Ok(Scaling::None),
+            Some("linear") => Ok(Scaling::Linear { factor: need(self.factor, "rope factor")? }),
+            Some("llama3") => {
+                let low = need(self.low_freq_factor, "low_freq_factor")?;
+                let high = need(self.high_freq_factor, "high_freq_factor")?;
+                if high <= low {
+                    return Err(refuse("high_freq_factor", high, "more than low_freq_factor"));
+                }
+                let original =
+                    need(self.original_max_position_embeddings, "original_max_position_embeddings")?;
+                Ok(Scaling::Llama3 { factor: need(self.factor, "rope factor")?, low, high, original })
+            }
+            Some(kind) => Err(refuse("rope_type", kind, "\"default\", \"linear\" and \"llama3\"")),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct ModelType {
+    model_type: String,
+}
+
+impl ModelType {
+    fn family(&self) -> Result<Family, ConfigError> {
+        match self.model_type.as_str() {
+            "llama" => Ok(Family::Llama),
+            "qwen2" => Ok(Family::Qwen2),
+            "qwen3" => Ok(Family::Qwen3),
+            other => Err(refuse("model_type", other, "\"llama\", \"qwen2\" and \"qwen3\"")),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
 struct Raw {
-    model_type: String,
     vocab_size: usize,
     hidden_size: usize,
     intermediate_size: usize,
@@ -103,6 +188,11 @@ struct Raw {
     attention_bias: bool,
     #[serde(default)]
     mlp_bias: bool,
+    #[serde(default)]
+    use_sliding_window: bool,
+    #[serde(default)]
+    layer_types: Option<Vec<String>>,
+    quantization_config: Option<serde_json::Value>,
     hidden_act: Option<String>,
     eos_token_id: Option<Eos>,
 }
@@ -136,21 +226,34 @@ fn refuse(key: &'static str, value: impl ToString, runs: &'static str) -> Config
 
 impl Raw {
     fn check_arithmetic(&self) -> Result<(), ConfigError> {
-        if self.model_type != "llama" {
-            return Err(refuse("model_type", &self.model_type, "\"llama\""));
-        }
         if let Some(act) = self.hidden_act.as_deref().filter(|act| *act != "silu") {
             return Err(refuse("hidden_act", act, "\"silu\""));
         }
         if self.attention_bias || self.mlp_bias {
             return Err(refuse("attention_bias or mlp_bias", true, "linear layers without bias"));
         }
-        for rope in [&self.rope_scaling, &self.rope_parameters].into_iter().flatten() {
-            if let Some(kind) = rope.rope_type.as_deref().filter(|kind| *kind != "default") {
-                return Err(refuse("rope_type", kind, "\"default\""));
-            }
+        let slides = |kind: &&String| kind.as_str() != "full_attention";
+        if let Some(kind) = self.layer_types.iter().flatten().find(slides) {
+            return Err(refuse("layer_types", kind, "\"full_attention\" in every layer"));
+        }
+        if self.use_sliding_window {
+            return Err(refuse("use_sliding_window", true, "attention to every earlier token"));
+        }
+        if self.quantization_config.is_some() {
+            return Err(refuse("quantization_config", "a setting", "weights in f32, bf16 or f16"));
         }
         Ok(())
+    }
+
+    fn rotary(&self) -> Result<Rotary, ConfigError> {
+        let newer = self.rope_parameters.as_ref();
+        let theta = self.rope_theta.or(newer.and_then(|rope| rope.rope_theta)).unwrap_or(10_000.0);
+        if !(theta.is_finite() && theta > 0.0) {
+            return Err(ConfigError::Sizes { fact: format!("rope_theta {theta} is not positive") });
+        }
+        let scaling =
+            self.rope_scaling.as_ref().or(newer).map_or(Ok(Scaling::None), RopeParameters::scaling)?;
+        Ok(Rotary { theta, scaling })
     }
 }
 
@@ -160,26 +263,28 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] naming the first key that cannot be used.
     pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
+        // First, so that a stranger's keys are not reported as missing.
+        let family = serde_json::from_slice::<ModelType>(bytes)?.family()?;
         let raw: Raw = serde_json::from_slice(bytes)?;
         raw.check_arithmetic()?;
-        let theta = raw.rope_theta.or(raw.rope_parameters.as_ref().and_then(|r| r.rope_theta));
+        let rotary = raw.rotary()?;
         let eos = match raw.eos_token_id {
             Some(Eos::One(eos)) => Some(eos),
             Some(Eos::Many(list)) => list.first().copied(),
             None => None,
         };
         let config = Self {
+            family,
             vocab: raw.vocab_size,
             hidden: raw.hidden_size,
             inner: raw.intermediate_size,
             layers: raw.num_hidden_layers,
             query_heads: raw.num_attention_heads,
             key_heads: raw.num_key_value_heads.unwrap_or(raw.num_attention_heads),
-            head_dim: match raw.head_dim {
-                Some(dim) => dim,
-                None => raw.hidden_size.checked_div(raw.num_attention_heads).unwrap_or(0),
-            },
-            rope_theta: theta.unwrap_or(10_000.0),
+            head_dim: raw
+                .head_dim
+                .unwrap_or_else(|| family.head_dim_default(raw.hidden_size, raw.num_attention_heads)),
+            rotary,
             rms_eps: raw.rms_norm_eps as f32,
             positions: raw.max_position_embeddings,
             tied: raw.tie_word_embeddings,
@@ -212,24 +317,21 @@ impl Config {
         if self.eos as usize >= self.vocab {
             return wrong(format!("end token {} is not below {}", self.eos, self.vocab));
         }
-        if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
-            return wrong(format!("rope_theta {} is not positive", self.rope_theta));
-        }
         if !(self.rms_eps.is_finite() && self.rms_eps > 0.0) {
             return wrong(format!("rms_norm_eps {} is not positive", self.rms_eps));
         }
         Ok(())
     }
 
-    /// Writes the `config.json` that Hugging Face loads as `LlamaForCausalLM`.
+    /// Writes the `config.json` that Hugging Face loads, of a model without scaled angles.
     ///
     /// # Errors
     /// [`serde_json::Error`] only when a number is not finite, which reading excludes.
     pub fn to_json(&self, torch_dtype: &str) -> Result<Vec<u8>, serde_json::Error> {
         let eps: f64 = self.rms_eps.to_string().parse().unwrap_or(f64::from(self.rms_eps));
         serde_json::to_vec_pretty(&Written {
-            architectures: ["LlamaForCausalLM"],
-            model_type: "llama",
+            architectures: [self.family.class()],
+            model_type: self.family.model_type(),
             vocab_size: self.vocab,
             hidden_size: self.hidden,
             intermediate_size: self.inner,
@@ -238,7 +340,7 @@ impl Config {
             num_key_value_heads: self.key_heads,
             head_dim: self.head_dim,
             hidden_act: "silu",
-            rope_theta: self.rope_theta,
+            rope_theta: self.rotary.theta,
             rms_norm_eps: eps,
             max_position_embeddings: self.positions,
             tie_word_embeddings: self.tied,

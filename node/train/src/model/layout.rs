@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::config::Config;
+use super::config::{Config, Family};
 use crate::kernel::attention::Heads;
 
 /// A linear layer of the decoder, in the order Hugging Face lists them.
@@ -102,6 +102,10 @@ pub(crate) struct LayerLayout {
     pub(crate) post_norm: Range<usize>,
     /// The weight range of each slot, by [`Slot::index`].
     pub(crate) slots: [Range<usize>; 4],
+    /// The bias of query, key and value, one after another.
+    pub(crate) qkv_bias: Option<Range<usize>>,
+    /// The norms of a query head and of a key head.
+    pub(crate) head_norms: Option<[Range<usize>; 2]>,
     /// Elements in all.
     pub(crate) total: usize,
 }
@@ -122,6 +126,11 @@ impl LayerLayout {
         let post_norm = take(hidden);
         let mlp_in = take(2 * inner * hidden);
         let mlp_out = take(hidden * inner);
+        let (qkv_bias, head_norms) = match config.family {
+            Family::Llama => (None, None),
+            Family::Qwen2 => (Some(take(heads.row())), None),
+            Family::Qwen3 => (None, Some([take(heads.dim), take(heads.dim)])),
+        };
         Self {
             hidden,
             inner,
@@ -130,6 +139,8 @@ impl LayerLayout {
             input_norm,
             post_norm,
             slots: [attention_in, attention_out, mlp_in, mlp_out],
+            qkv_bias,
+            head_norms,
             total: at,
         }
     }
@@ -172,6 +183,17 @@ impl LayerLayout {
         let start = self.slots[module.slot().index()].start + self.module_column(module) * inputs;
         start..start + outputs * inputs
     }
+}
+
+/// Splits off where the query, key and value lie inside a bias of all three.
+pub(crate) fn bias_ranges(heads: Heads, bias: &Range<usize>) -> [(Module, Range<usize>); 3] {
+    let (query, key) = (heads.query * heads.dim, heads.key * heads.dim);
+    let key_at = bias.start + query;
+    [
+        (Module::Query, bias.start..key_at),
+        (Module::Key, key_at..key_at + key),
+        (Module::Value, key_at + key..bias.end),
+    ]
 }
 
 /// One adapted module inside a slot.

@@ -1,4 +1,4 @@
-//! A Llama-family causal language model: loading, losses and gradients.
+//! A causal language model (Llama, Qwen2, Qwen3): loading, losses and gradients.
 //!
 //! Inference runs the slice kernels directly. Training puts one node per decoder
 //! layer and one for the head on candle's tape, which carries the gradients between
@@ -6,7 +6,9 @@
 
 pub mod adapter;
 pub mod config;
+pub mod folder;
 pub mod layout;
+pub mod rotary;
 pub(crate) mod weights;
 
 use std::collections::BTreeMap;
@@ -21,7 +23,7 @@ use crate::kernel::head::{Head, Target};
 use crate::kernel::{Segments, rope};
 use crate::ops::block::Block;
 use crate::ops::tape::{BlockOp, EmbedOp, HeadOp, Trains, elements, embed};
-use crate::safe::{LoadError, read_small};
+use crate::safe::{LoadError, TensorSet, read_small};
 
 use config::{Config, ConfigError};
 use layout::{AdapterLayout, LayerLayout};
@@ -150,14 +152,15 @@ pub struct Model {
 }
 
 impl Model {
-    /// Loads a Hugging Face folder: `config.json` and `model.safetensors` of at most `limit` bytes.
+    /// Loads a Hugging Face folder: `config.json` and weights in one file or several, each of at most
+    /// `limit` bytes.
     ///
     /// # Errors
     /// [`ModelError`] naming the file and the rule it breaks.
     pub fn load(folder: &Path, limit: u64) -> Result<Self, ModelError> {
         let config = Config::from_json(&read_small(&folder.join("config.json"))?)?;
         let layout = LayerLayout::new(&config);
-        let weights = Weights::load(&folder.join("model.safetensors"), limit, &config, &layout)?;
+        let weights = Weights::load_base(&TensorSet::read(folder, limit)?, &config, &layout)?;
         Ok(Self::assemble(config, layout, weights))
     }
 
@@ -184,7 +187,7 @@ impl Model {
 
     fn assemble(config: Config, layout: LayerLayout, base: Weights) -> Self {
         let positions = config.positions.min(CONTEXT_MAX);
-        let rope = rope::Table::new(config.head_dim, config.rope_theta, positions);
+        let rope = rope::Table::new(&config.rotary.frequencies(config.head_dim), positions);
         Self {
             config,
             layout: Arc::new(layout),

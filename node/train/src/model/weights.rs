@@ -7,11 +7,11 @@ use candle_core::{Device, Tensor};
 use safetensors::tensor::TensorView;
 
 use super::ModelError;
-use super::config::Config;
-use super::layout::{LayerLayout, Module};
+use super::config::{Config, ConfigError};
+use super::layout::{LayerLayout, Module, bias_ranges};
 use crate::ops::tape::elements;
 use crate::rng::Rng;
-use crate::safe::{LoadError, TensorFile};
+use crate::safe::{LoadError, TensorFile, TensorSet};
 
 /// The element type of a written file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,14 @@ fn places(config: &Config, layout: &LayerLayout) -> Vec<Place> {
             let (range, shape) = (layout.module_range(module), vec![outputs, inputs]);
             places.push(Place { name: name(module.path()), part, range, shape });
         }
+        for (module, range) in layout.qkv_bias.iter().flat_map(|bias| bias_ranges(layout.heads, bias)) {
+            let name = format!("model.layers.{layer}.{}.bias", module.path());
+            places.push(Place { name, part, shape: vec![range.len()], range });
+        }
+        for (path, range) in ["q_norm", "k_norm"].into_iter().zip(layout.head_norms.iter().flatten()) {
+            let (range, shape) = (range.clone(), vec![layout.heads.dim]);
+            places.push(Place { name: name(&format!("self_attn.{path}")), part, range, shape });
+        }
     }
     places.push(whole("model.norm.weight", Part::Norm, vec![hidden]));
     if !config.tied {
@@ -87,7 +95,7 @@ impl Weights {
         places(config, layout).into_iter().map(|place| (place.name, place.shape)).collect()
     }
 
-    /// Reads `model.safetensors`, which must hold exactly the schema's tensors.
+    /// Reads a checkpoint's `model.safetensors`, which must hold exactly the schema's tensors.
     pub(crate) fn load(
         path: &Path,
         limit: u64,
@@ -99,6 +107,28 @@ impl Weights {
         Self::build(config, layout, |place| file.values(&place.name))
     }
 
+    /// Reads a base's tensors; a tied output matrix and tables of angles may be there too.
+    pub(crate) fn load_base(
+        tensors: &TensorSet,
+        config: &Config,
+        layout: &LayerLayout,
+    ) -> Result<Self, ModelError> {
+        let spare =
+            |name: &str| name.ends_with("rotary_emb.inv_freq") || (config.tied && name == "lm_head.weight");
+        tensors.check_schema(&Self::schema(config, layout), spare)?;
+        let weights = Self::build(config, layout, |place| tensors.values(&place.name))?;
+        if config.tied && tensors.contains("lm_head.weight") {
+            let head = tensors.values("lm_head.weight")?;
+            if head != *elements(&weights.embed)? {
+                return Err(ConfigError::Sizes {
+                    fact: "tie_word_embeddings is true, but lm_head.weight is not the embedding".into(),
+                }
+                .into());
+            }
+        }
+        Ok(weights)
+    }
+
     /// Draws small random weights: normal with deviation 0.02, less into the residual stream.
     pub(crate) fn random(config: &Config, layout: &LayerLayout, seed: u64) -> Result<Self, ModelError> {
         let mut rng = Rng::new(seed);
@@ -107,8 +137,9 @@ impl Weights {
             let into_residual =
                 place.name.ends_with("o_proj.weight") || place.name.ends_with("down_proj.weight");
             let deviation = if into_residual { residual } else { 0.02 };
+            let is_norm = place.shape.len() == 1 && !place.name.ends_with(".bias");
             let draw = |_| {
-                if place.shape.len() == 1 { 1.0 } else { rng.normal() * deviation }
+                if is_norm { 1.0 } else { rng.normal() * deviation }
             };
             Ok(place.range.clone().map(draw).collect())
         })

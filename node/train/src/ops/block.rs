@@ -1,4 +1,4 @@
-//! One Llama decoder layer, forward and backward, over slices.
+//! One decoder layer, forward and backward, over slices.
 
 use crate::kernel::dropout::Dropout;
 use crate::kernel::{Segments, attention, math, norm, rope, swiglu};
@@ -24,6 +24,8 @@ pub(crate) struct Block<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Saved {
     normed: Vec<f32>,
+    /// Query, key and value before their heads are normalized; empty when they are not.
+    raw: Vec<f32>,
     qkv: Vec<f32>,
     attended: Vec<f32>,
     middle: Vec<f32>,
@@ -83,6 +85,44 @@ impl Block<'_> {
         self.rope.turn(qkv, heads.row(), heads.query + heads.key, self.segments, turn);
     }
 
+    /// Adds the bias and normalizes the heads, where the layer has them; returns what was normalized.
+    pub(crate) fn shift_and_norm(&self, qkv: &mut [f32]) -> Vec<f32> {
+        let (layout, heads) = (self.layout, self.layout.heads);
+        if let Some(bias) = &layout.qkv_bias {
+            for row in qkv.chunks_exact_mut(heads.row()) {
+                math::add_into(row, &self.base[bias.clone()]);
+            }
+        }
+        let Some(norms) = &layout.head_norms else { return Vec::new() };
+        let raw = qkv.to_vec();
+        for (row, raw) in qkv.chunks_exact_mut(heads.row()).zip(raw.chunks_exact(heads.row())) {
+            for (norm, columns) in norms.iter().zip(heads.turned()) {
+                let weight = &self.base[norm.clone()];
+                norm::forward(&raw[columns.clone()], weight, layout.eps, &mut row[columns]);
+            }
+        }
+        raw
+    }
+
+    /// Turns the gradient after [`Self::shift_and_norm`] into the one before it.
+    fn back_shift_and_norm(&self, raw: &[f32], dqkv: &mut [f32], grads: &mut Grads<'_>) {
+        let (layout, heads) = (self.layout, self.layout.heads);
+        if let Some(norms) = &layout.head_norms {
+            for (drow, raw) in dqkv.chunks_exact_mut(heads.row()).zip(raw.chunks_exact(heads.row())) {
+                for (norm, columns) in norms.iter().zip(heads.turned()) {
+                    let dy = drow[columns.clone()].to_vec();
+                    drow[columns.clone()].fill(0.0);
+                    self.back_norm(norm, &raw[columns.clone()], &dy, &mut drow[columns], grads);
+                }
+            }
+        }
+        if let (Some(bias), Some(dbase)) = (&layout.qkv_bias, grads.base.as_deref_mut()) {
+            for drow in dqkv.chunks_exact(heads.row()) {
+                math::add_into(&mut dbase[bias.clone()], drow);
+            }
+        }
+    }
+
     /// Computes the layer's output for `x` (`rows x hidden`), and what [`Self::backward`] needs.
     pub(crate) fn forward(&self, x: &[f32]) -> (Vec<f32>, Saved) {
         let (layout, rows) = (self.layout, self.segments.total());
@@ -90,6 +130,7 @@ impl Block<'_> {
         let normed = std::mem::take(&mut saved.normed);
         saved.qkv = self.run(Slot::AttentionIn, &normed, &mut saved);
         saved.normed = normed;
+        saved.raw = self.shift_and_norm(&mut saved.qkv);
         self.turn(&mut saved.qkv, rope::Turn::Forward);
         let mut attended = vec![0f32; rows * layout.heads.query * layout.heads.dim];
         attention::forward(layout.heads, &saved.qkv, self.segments, &mut attended);
@@ -149,6 +190,7 @@ impl Block<'_> {
         let (qkv, attended) = (&saved.qkv, &saved.attended);
         attention::backward(layout.heads, qkv, self.segments, attended, &dattended, &mut dqkv);
         self.turn(&mut dqkv, rope::Turn::Backward);
+        self.back_shift_and_norm(&saved.raw, &mut dqkv, grads);
         if !wants_dx && grads.base.is_none() {
             let group = self.group(Slot::AttentionIn);
             let low = &saved.low[Slot::AttentionIn.index()];

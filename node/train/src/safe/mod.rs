@@ -2,18 +2,26 @@
 //!
 //! The header is bounded, counted and checked here before the `safetensors` crate
 //! sees it; other formats are recognised by their bytes and refused; every value is
-//! proved finite. Memory grows with the bytes on disk, never with a claim in them.
+//! proved finite. One tensor is in memory at a time, and never more than the bytes on disk.
+
+mod census;
+mod shards;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use safetensors::{Dtype, SafeTensors};
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+use serde::de::Deserializer;
 use tiltyard_proto::score::Fault;
+
+use census::Census;
+pub use shards::{INDEX_FILE, SINGLE_FILE, TensorSet};
 
 /// Largest header accepted, in bytes.
 pub const HEADER_BYTES_MAX: u64 = 1_000_000;
@@ -179,35 +187,10 @@ pub fn read_small(path: &Path) -> Result<Vec<u8>, LoadError> {
     read_bytes(path, TEXT_BYTES_MAX)
 }
 
-/// Counts the keys of a JSON object, refusing repeats and more than the limit.
-struct Census;
-
-impl<'de> Visitor<'de> for Census {
-    type Value = Result<(), String>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of tensors")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut seen = std::collections::BTreeSet::new();
-        while let Some(name) = map.next_key::<String>()? {
-            map.next_value::<IgnoredAny>()?;
-            if seen.len() > TENSORS_MAX {
-                return Ok(Err(String::new()));
-            }
-            if !seen.insert(name.clone()) {
-                return Ok(Err(name));
-            }
-        }
-        Ok(Ok(()))
-    }
-}
-
-/// A safetensors file read into memory and proved well-formed.
+/// A safetensors file whose header is proved well-formed; tensors are read one by one.
 pub struct TensorFile {
     path: PathBuf,
-    bytes: Vec<u8>,
+    file: File,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -215,12 +198,16 @@ pub struct TensorFile {
 struct Entry {
     dtype: Dtype,
     shape: Vec<usize>,
-    range: std::ops::Range<usize>,
+    /// Where its bytes lie in the file.
+    range: std::ops::Range<u64>,
 }
 
 impl fmt::Debug for TensorFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TensorFile").field("path", &self.path).field("bytes", &self.bytes.len()).finish()
+        f.debug_struct("TensorFile")
+            .field("path", &self.path)
+            .field("tensors", &self.entries.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -247,13 +234,12 @@ impl TensorFile {
         let mut start = Vec::with_capacity(9);
         file.by_ref().take(9).read_to_end(&mut start).map_err(read)?;
         let header = Self::check_start(path, &start, size)?;
-        let mut bytes = start;
-        let rest = (8 + header).saturating_sub(bytes.len() as u64);
-        file.by_ref().take(rest).read_to_end(&mut bytes).map_err(read)?;
-        Self::check_header(path, bytes.get(8..).unwrap_or_default())?;
-        file.take(limit.saturating_sub(bytes.len() as u64)).read_to_end(&mut bytes).map_err(read)?;
-        let entries = Self::index(path, &bytes)?;
-        Ok(Self { path: path.to_owned(), bytes, entries })
+        let mut text = start.split_off(8);
+        let rest = header.saturating_sub(text.len() as u64);
+        file.by_ref().take(rest).read_to_end(&mut text).map_err(read)?;
+        Self::check_header(path, &text)?;
+        let entries = Self::index(path, &text, header + 8, size)?;
+        Ok(Self { path: path.to_owned(), file, entries })
     }
 
     fn check_start(path: &Path, start: &[u8], size: u64) -> Result<u64, LoadError> {
@@ -290,29 +276,38 @@ impl TensorFile {
         }
     }
 
-    fn index(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Entry>, LoadError> {
+    /// Places every tensor: they must follow each other without gap and end with the file.
+    fn index(
+        path: &Path,
+        header: &[u8],
+        start: u64,
+        size: u64,
+    ) -> Result<BTreeMap<String, Entry>, LoadError> {
         let malformed = |fact: String| LoadError::Malformed { path: path.to_owned(), fact };
-        let (header, metadata) =
-            SafeTensors::read_metadata(bytes).map_err(|error| malformed(error.to_string()))?;
-        let data = header.checked_add(8).ok_or_else(|| malformed("header overflows".into()))?;
-        let mut entries = BTreeMap::new();
-        for (name, info) in metadata.tensors() {
+        let metadata: Metadata =
+            serde_json::from_slice(header).map_err(|error| malformed(error.to_string()))?;
+        let mut tensors: Vec<_> = metadata.tensors().into_iter().collect();
+        if tensors.len() > TENSORS_MAX {
+            return Err(LoadError::TooManyTensors { path: path.to_owned() });
+        }
+        tensors.sort_by(|(a, left), (b, right)| (left.data_offsets, a).cmp(&(right.data_offsets, b)));
+        let (mut entries, mut at) = (BTreeMap::new(), 0u64);
+        for (name, info) in tensors {
             if info.shape.len() > DIMENSIONS_MAX {
                 return Err(malformed(format!("tensor {name} has {} dimensions", info.shape.len())));
             }
-            let (begin, end) = info.data_offsets;
-            let range = data.saturating_add(begin)..data.saturating_add(end);
-            if bytes.get(range.clone()).is_none() {
-                return Err(malformed(format!("tensor {name} lies outside the file")));
+            let (begin, end) = (info.data_offsets.0 as u64, info.data_offsets.1 as u64);
+            let elements = info.shape.iter().try_fold(1u64, |all, &one| all.checked_mul(one as u64));
+            let bits = elements.and_then(|all| all.checked_mul(info.dtype.bitsize() as u64));
+            if begin != at || end < begin || bits != (end - begin).checked_mul(8) {
+                return Err(malformed(format!("tensor {name} does not lie where its shape says")));
             }
+            at = end;
+            let range = start.saturating_add(begin)..start.saturating_add(end);
             let (dtype, shape) = (info.dtype, info.shape.clone());
             entries.insert(name, Entry { dtype, shape, range });
         }
-        if entries.len() > TENSORS_MAX {
-            return Err(LoadError::TooManyTensors { path: path.to_owned() });
-        }
-        let covered = entries.values().map(|entry| entry.range.end).max().unwrap_or(data);
-        if covered != bytes.len() {
+        if start.checked_add(at) != Some(size) {
             return Err(malformed("bytes follow the last tensor, or some are missing".into()));
         }
         Ok(entries)
@@ -325,20 +320,30 @@ impl TensorFile {
     /// always about the first name in alphabetical order of the schema, then of the file.
     pub fn check_schema(&self, schema: &BTreeMap<String, Vec<usize>>) -> Result<(), LoadError> {
         for (name, wanted) in schema {
-            let entry = self.entry(name)?;
-            if &entry.shape != wanted {
-                return Err(LoadError::WrongShape {
-                    path: self.path.clone(),
-                    name: name.clone(),
-                    found: entry.shape.clone(),
-                    wanted: wanted.clone(),
-                });
-            }
+            self.check_shape(name, wanted)?;
         }
         match self.entries.keys().find(|name| !schema.contains_key(*name)) {
             None => Ok(()),
             Some(name) => Err(LoadError::Unexpected { path: self.path.clone(), name: name.clone() }),
         }
+    }
+
+    fn check_shape(&self, name: &str, wanted: &[usize]) -> Result<(), LoadError> {
+        let entry = self.entry(name)?;
+        if entry.shape == wanted {
+            return Ok(());
+        }
+        Err(LoadError::WrongShape {
+            path: self.path.clone(),
+            name: name.to_owned(),
+            found: entry.shape.clone(),
+            wanted: wanted.to_vec(),
+        })
+    }
+
+    /// The names of its tensors, in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
     }
 
     fn entry(&self, name: &str) -> Result<&Entry, LoadError> {
@@ -365,8 +370,11 @@ impl TensorFile {
                 });
             }
         };
-        let bytes = &self.bytes[entry.range.clone()];
-        let values = Tensor::from_raw_buffer(bytes, dtype, &entry.shape, &Device::Cpu)
+        let mut bytes = vec![0u8; (entry.range.end - entry.range.start) as usize];
+        self.file
+            .read_exact_at(&mut bytes, entry.range.start)
+            .map_err(|source| LoadError::Read { path: self.path.clone(), source })?;
+        let values = Tensor::from_raw_buffer(&bytes, dtype, &entry.shape, &Device::Cpu)
             .and_then(|tensor| tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>())
             .map_err(|error| LoadError::Malformed {
                 path: self.path.clone(),

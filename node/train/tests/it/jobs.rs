@@ -371,6 +371,7 @@ fn a_check_names_faulty_lines_repeats_and_leaks() {
     assert_eq!(report.training.faults[0].line, 11);
     assert_eq!(report.training.duplicates, [12]);
     assert_eq!(report.overlap, [1, 2]);
+    assert!(report.warnings.is_empty() && report.base_loss_micro > 1_000_000, "{:?}", report.warnings);
     assert!(!report.is_clean() && report.training.tokens > 100);
 }
 

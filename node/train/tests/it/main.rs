@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which clippy does not count as tests")]
 #![allow(missing_docs, reason = "a test binary has no readers of documentation")]
 
+mod chats;
+mod external;
+mod imports;
 mod jobs;
 mod peft;
 mod stock;

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use tiltyard_train::Target;
 use tiltyard_train::model::adapter::AdapterSpec;
-use tiltyard_train::model::config::Config;
+use tiltyard_train::model::config::{Config, Family};
 use tiltyard_train::model::layout::Module;
+use tiltyard_train::model::rotary::Rotary;
 use tiltyard_train::model::{Batch, FileType, Model, Pass};
 
 struct Stock {
@@ -39,7 +40,10 @@ impl Stock {
     }
 
     fn linear(&self, x: &Tensor, name: &str) -> Result<Tensor> {
-        let y = x.matmul(&self.get(&format!("{name}.weight")).t()?)?;
+        let mut y = x.matmul(&self.get(&format!("{name}.weight")).t()?)?;
+        if let Some(bias) = self.tensors.get(&format!("{name}.bias")) {
+            y = y.broadcast_add(bias)?;
+        }
         match self.tensors.get(&format!("{name}.lora_A.weight")) {
             None => Ok(y),
             Some(a) => {
@@ -59,7 +63,7 @@ impl Stock {
         let half = dim / 2;
         let angle = |at: usize| {
             let (position, j) = (at / half, at % half);
-            position as f64 / self.config.rope_theta.powf(2.0 * j as f64 / dim as f64)
+            position as f64 / self.config.rotary.theta.powf(2.0 * j as f64 / dim as f64)
         };
         let table = |f: fn(f64) -> f64| {
             let values: Vec<f32> = (0..len * half).map(|at| f(angle(at)) as f32).collect();
@@ -76,8 +80,15 @@ impl Stock {
         let (len, _) = x.dims2()?;
         let (query, key, dim) = (self.config.query_heads, self.config.key_heads, self.config.head_dim);
         let split = |y: Tensor, heads: usize| y.reshape((len, heads, dim))?.transpose(0, 1)?.contiguous();
-        let q = self.rope(&split(self.linear(x, &format!("{name}.q_proj"))?, query)?)?;
-        let k = self.rope(&split(self.linear(x, &format!("{name}.k_proj"))?, key)?)?;
+        let turned = |part: &str, heads: usize| {
+            let heads = split(self.linear(x, &format!("{name}.{part}_proj"))?, heads)?;
+            let norm = format!("{name}.{part}_norm");
+            match self.tensors.contains_key(&format!("{norm}.weight")) {
+                true => self.rope(&self.norm(&heads, &norm)?),
+                false => self.rope(&heads),
+            }
+        };
+        let (q, k) = (turned("q", query)?, turned("k", key)?);
         let v = split(self.linear(x, &format!("{name}.v_proj"))?, key)?;
         let spread = |y: &Tensor| {
             let wide = y.unsqueeze(1)?.broadcast_as((key, query / key, len, dim))?;
@@ -115,7 +126,12 @@ impl Stock {
 }
 
 fn config(tied: bool) -> Config {
+    family(Family::Llama, tied)
+}
+
+fn family(family: Family, tied: bool) -> Config {
     Config {
+        family,
         vocab: 61,
         hidden: 24,
         inner: 40,
@@ -123,7 +139,7 @@ fn config(tied: bool) -> Config {
         query_heads: 4,
         key_heads: 2,
         head_dim: 8,
-        rope_theta: 10_000.0,
+        rotary: Rotary::plain(10_000.0),
         rms_eps: 1e-5,
         positions: 64,
         tied,
@@ -197,8 +213,9 @@ fn check(model: &Model, scale: f64, names: impl Fn(&str) -> bool) {
 
 #[test]
 fn full_fine_tuning_gradients_match_stock_operations() {
-    for tied in [true, false] {
-        let mut model = Model::random(config(tied), 3).unwrap();
+    let families = [Family::Llama, Family::Llama, Family::Qwen2, Family::Qwen3];
+    for (of, tied) in families.into_iter().zip([true, false, true, false]) {
+        let mut model = Model::random(family(of, tied), 3).unwrap();
         model.train_base().unwrap();
         check(&model, 0.0, |_| true);
     }
@@ -222,9 +239,16 @@ fn spoiled(model: &Model, spec: &AdapterSpec) -> tempfile::TempDir {
 
 #[test]
 fn adapter_gradients_match_stock_operations() {
-    let subsets = [Module::ALL.to_vec(), vec![Module::Query, Module::Value, Module::Down], vec![Module::Up]];
-    for modules in subsets {
-        let mut model = Model::random(config(true), 4).unwrap();
+    let some = || vec![Module::Query, Module::Value, Module::Down];
+    let cases = [
+        (Family::Llama, Module::ALL.to_vec()),
+        (Family::Llama, some()),
+        (Family::Llama, vec![Module::Up]),
+        (Family::Qwen2, some()),
+        (Family::Qwen3, Module::ALL.to_vec()),
+    ];
+    for (of, modules) in cases {
+        let mut model = Model::random(family(of, true), 4).unwrap();
         let spec = AdapterSpec { rank: 3, alpha: 6.0, modules };
         model.train_new_adapter(&spec, 5).unwrap();
         let folder = spoiled(&model, &spec);
