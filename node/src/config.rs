@@ -33,11 +33,24 @@ impl Role {
     }
 }
 
+/// How a new node catches up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SyncMode {
+    /// Executes every block from the first one: slow, and everything is checked here.
+    #[default]
+    Blocks,
+    /// Fetches a recent state, proven by certificates, and the blocks after it.
+    Snapshot,
+}
+
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) role: Role,
+    #[serde(default)]
+    pub(crate) sync: SyncMode,
     #[serde(default)]
     pub(crate) network: NetworkConfig,
     #[serde(default)]
@@ -106,11 +119,13 @@ impl Default for ApiConfig {
 pub(crate) struct StorageConfig {
     /// Most megabytes of blobs.
     pub(crate) blobs_mb_max: u64,
+    /// A snapshot of the state is made after every so many blocks; 0 for never.
+    pub(crate) snapshot_every: u64,
 }
 
 impl Default for StorageConfig {
     fn default() -> Self {
-        Self { blobs_mb_max: 20_000 }
+        Self { blobs_mb_max: 20_000, snapshot_every: 1_000 }
     }
 }
 

@@ -70,6 +70,7 @@ fn run(options: &cli::Run) -> anyhow::Result<()> {
         home: home::Home::find(options.place.dir.as_deref())?,
         role: options.role,
         password: keyfile::PasswordSource { file: options.password_file.clone() },
+        checkpoint: options.checkpoint,
     };
     runtime::run(&start).context("the node cannot run")
 }

@@ -27,6 +27,7 @@ pub mod receipt;
 pub mod recipe;
 pub mod score;
 pub mod seal;
+pub mod snapshot;
 pub mod state;
 pub mod state_proof;
 pub mod task;

@@ -52,3 +52,13 @@ pub const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
 pub const HEADER_BYTES_MAX: usize = 1024;
 /// Largest state value, in bytes.
 pub const STATE_VALUE_BYTES_MAX: usize = 128 * 1024;
+/// Largest state key, in bytes.
+pub const STATE_KEY_BYTES_MAX: usize = 128;
+/// Most that the entries of a snapshot's chunk weigh together: the bytes of keys and values, and 16 an entry.
+pub const SNAPSHOT_CHUNK_WEIGHT_MAX: usize = 512 * 1024;
+/// Largest chunk of a snapshot, encoded, in bytes: what entries weigh covers their encoding.
+pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = SNAPSHOT_CHUNK_WEIGHT_MAX + 64;
+/// Most chunks of a snapshot.
+pub const SNAPSHOT_CHUNKS_MAX: usize = 65_536;
+/// Most snapshots that a node offers at a time.
+pub const SNAPSHOTS_OFFERED_MAX: usize = 8;

@@ -53,17 +53,17 @@ pub enum StateProofError {
     WrongRoot,
 }
 
-fn leaf_hash(leaf: &ProofLeaf) -> [u8; 32] {
+pub(crate) fn leaf_hash(leaf: &ProofLeaf) -> [u8; 32] {
     let parts: [&[u8]; 3] = [b"JMT::LeafNode", leaf.key_hash.as_bytes(), leaf.value_hash.as_bytes()];
     plain(&parts.concat())
 }
 
-fn node_hash(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
+pub(crate) fn node_hash(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
     let parts: [&[u8]; 3] = [b"JMT::IntrnalNode", left, right];
     plain(&parts.concat())
 }
 
-fn bit(hash: &[u8; 32], depth: usize) -> bool {
+pub(crate) fn bit(hash: &[u8; 32], depth: usize) -> bool {
     let byte = hash.get(depth / 8).copied().unwrap_or(0);
     let shift = 7usize.saturating_sub(depth % 8);
     (byte >> shift) & 1 == 1

@@ -9,6 +9,8 @@ use tiltyard_keys::{GenesisHash, PublicKey, Signature};
 use crate::block::{DecidedBlock, Header};
 use crate::certificate::Certificate;
 use crate::ids::{BlockHash, TransactionId};
+use crate::light::LightBlock;
+use crate::snapshot::{SnapshotChunk, SnapshotCut};
 use crate::transaction::SignedTransaction;
 use crate::units::{Height, Round};
 use crate::vote::{SignedProposal, SignedVote, VoteKind};
@@ -157,6 +159,25 @@ pub enum SyncRequest {
         /// The ids.
         ids: Vec<TransactionId>,
     },
+    /// A decided header with everything needed to judge it.
+    LightBlock {
+        /// Its height.
+        height: Height,
+    },
+    /// Which snapshots can be had?
+    Snapshots,
+    /// The subtrees that a snapshot's chunks are.
+    SnapshotCut {
+        /// Height of the block that the snapshot is after.
+        height: Height,
+    },
+    /// One chunk of a snapshot.
+    SnapshotChunk {
+        /// Height of the block that the snapshot is after.
+        height: Height,
+        /// The chunk's place in the cut, from 0.
+        index: u32,
+    },
 }
 
 /// Answers a [`SyncRequest`].
@@ -177,6 +198,14 @@ pub enum SyncResponse {
     PendingIds(Vec<TransactionId>),
     /// Canonical bytes of pending transactions.
     Pending(Vec<ByteBuf>),
+    /// The header asked for, if it is kept and its sets are known.
+    LightBlock(Option<Box<LightBlock>>),
+    /// Heights of the snapshots that can be had, ascending (≤ 8).
+    Snapshots(Vec<Height>),
+    /// The cut asked for, if the snapshot is kept.
+    SnapshotCut(Option<SnapshotCut>),
+    /// The chunk asked for, if the snapshot is kept and has it.
+    SnapshotChunk(Option<SnapshotChunk>),
 }
 
 /// Names a peer: the multihash bytes of its libp2p peer id.

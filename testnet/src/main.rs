@@ -4,6 +4,7 @@
 //! the deterministic simulator (`sim`) is the exception: it runs machines in virtual time.
 
 mod chaos;
+mod join;
 mod restart;
 mod run;
 
@@ -32,6 +33,8 @@ enum Command {
     Run(run::Options),
     /// Measures how soon a node on a long chain votes again after kill -9.
     Restart(restart::Options),
+    /// Measures how long a new node takes to join a long chain by a state snapshot: real processes on loopback.
+    Join(join::Options),
     /// Simulates networks in virtual time: seeded faults, liars, and a watcher that trusts nobody.
     Sim(sim::Options),
     /// Runs real validators under seeded faults and audits their history.
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run(options) => run::run(&options),
         Command::Restart(options) => restart::run(&options),
+        Command::Join(options) => join::run(&options),
         Command::Sim(options) => sim::run(&options),
         Command::Chaos(options) => chaos::run(&options),
     };

@@ -151,9 +151,13 @@ impl<S: StateRead> Machine<S> {
         };
         let running = agreement.consensus.height() == Some(height);
         let member = self.chain.tip.next_set.find(&agreement.key()).is_some();
-        if running || !member || agreement.consensus.is_halted() || syncing || !self.ready {
+        let halted = agreement.consensus.is_halted();
+        if running || halted || syncing || !self.ready || !self.may_sign(height) || !member {
             return Ok(());
         }
+        let Some(agreement) = &self.agreement else {
+            return Ok(());
+        };
         let due = agreement.started_ms.map_or(0, |started| started.saturating_add(interval));
         let wait = due.saturating_sub(self.now.mono_ms);
         if wait > 0 {
@@ -163,6 +167,12 @@ impl<S: StateRead> Machine<S> {
             return Ok(());
         }
         self.start(height)
+    }
+
+    /// A node that joined by snapshot does not know what its key signed before. It may have signed for the height after
+    /// the first tip that it catches up with, and for none above: that height is left to the others.
+    fn may_sign(&mut self, height: Height) -> bool {
+        !self.is_forgetful || height >= *self.sign_from.get_or_insert(height.next())
     }
 
     fn start(&mut self, height: Height) -> Result<(), MachineError> {

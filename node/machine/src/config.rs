@@ -5,6 +5,7 @@ use tiltyard_ledger::{AdmitError, ExecuteError, ReadError};
 use tiltyard_proto::block::DecidedBlock;
 use tiltyard_proto::genesis::{Genesis, GenesisError};
 use tiltyard_proto::ids::{BlockHash, TransactionId};
+use tiltyard_proto::snapshot::SnapshotCut;
 use tiltyard_proto::units::Height;
 use tiltyard_proto::wire::Peer;
 
@@ -29,6 +30,27 @@ pub struct Config {
     pub role_secret: RoleSecret,
     /// Limits of the mempool.
     pub mempool: MempoolLimits,
+    /// How a state snapshot is joined by; none to fetch blocks only.
+    pub join: Option<JoinConfig>,
+}
+
+/// How a node without blocks joins by a state snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinConfig {
+    /// A block that the user trusts, by height and hash; headers are proven from it. Without it they are proven from
+    /// the genesis document.
+    pub checkpoint: Option<(Height, BlockHash)>,
+}
+
+/// A join that an earlier life began.
+#[derive(Debug, Clone)]
+pub struct JoinState {
+    /// The block whose state is fetched.
+    pub decided: DecidedBlock,
+    /// Cut of its state.
+    pub cut: SnapshotCut,
+    /// Chunks that are kept.
+    pub have: Vec<u32>,
 }
 
 /// What the store brings back after a start.
@@ -42,6 +64,10 @@ pub struct Recovered {
     pub bodies: Vec<(BlockHash, Height, Vec<u8>)>,
     /// Role entries.
     pub roles: Vec<RoleEntry>,
+    /// A snapshot that was being fetched.
+    pub joining: Option<JoinState>,
+    /// Whether the chain here begins with a snapshot: what was signed before is not known.
+    pub begun_by_snapshot: bool,
 }
 
 /// Says why the machine cannot go on: the node must stop.

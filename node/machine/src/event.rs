@@ -90,6 +90,13 @@ pub enum Event {
         /// Last block here.
         height: Height,
     },
+    /// A snapshot was chosen, its header proven; its chunks are fetched.
+    Joining {
+        /// Height of the block whose state it is.
+        height: Height,
+        /// Chunks in all.
+        chunks: usize,
+    },
     /// A task entered a phase.
     TaskPhase {
         /// The task.

@@ -10,6 +10,7 @@ use tiltyard_proto::ids::{BlobRoot, BlockHash, SealKey, TaskId, TransactionId};
 use tiltyard_proto::manifest::{BlobRef, Manifest};
 use tiltyard_proto::recipe::Recipe;
 use tiltyard_proto::score::Row;
+use tiltyard_proto::snapshot::SnapshotCut;
 use tiltyard_proto::task::TaskSpec;
 use tiltyard_proto::transaction::VerifiedTransaction;
 use tiltyard_proto::units::Height;
@@ -238,6 +239,28 @@ pub enum Effect {
     Repair(Vec<DecidedBlock>),
     /// Durable: keeps a role's entry.
     SaveRole(RoleEntry),
+    /// Durable: begins to keep a snapshot; what was kept of another one is forgotten.
+    BeginSnapshot {
+        /// The block whose state it is.
+        decided: Box<DecidedBlock>,
+        /// Its verified cut.
+        cut: SnapshotCut,
+    },
+    /// Keeps a verified chunk of the snapshot; lost chunks are fetched again.
+    SaveChunk {
+        /// The chunk's place in the cut.
+        index: u32,
+        /// Its canonical bytes.
+        bytes: Vec<u8>,
+    },
+    /// Durable: the snapshot is whole. The shell makes the state from it, begins the log with its block, and starts a
+    /// new machine on them; this one is of no more use.
+    FinishSnapshot {
+        /// Height of the block whose state it is.
+        height: Height,
+    },
+    /// Forgets the snapshot that was being fetched.
+    DropSnapshot,
     /// Publishes a frame's canonical bytes.
     Publish {
         /// Topic.

@@ -6,7 +6,7 @@
 //! - `chain/`: builds and judges blocks over the state after the tip.
 //! - `agreement`: the running height of a validator; `gossip`: a verdict for every message.
 //! - `mempool`, `outbox`, `announce`: transactions of others, our own, and how they travel.
-//! - `sync`, `pull`: decided blocks and proposed bodies that were missed; `repair`: those that the disk lost.
+//! - `sync`, `pull`: decided blocks, whole states and proposed bodies that were missed; `repair`: blocks that the disk lost.
 //! - [`roles`]: judge, miner, requester.
 //!
 //! Deliberately absent: clocks, randomness, files, sockets, threads, floats.
@@ -39,10 +39,11 @@ mod submit;
 mod sync;
 mod timers;
 
-pub use config::{Config, MachineError, Recovered, SubmitError};
+pub use config::{Config, JoinConfig, JoinState, MachineError, Recovered, SubmitError};
 pub use event::Event;
 pub use io::{Effect, Input};
 pub use machine::Machine;
 pub use mempool::MempoolLimits;
 pub use status::Status;
+pub use sync::JoinStatus;
 pub use tiltyard_consensus::Now;

@@ -25,7 +25,7 @@ use crate::pull::Pull;
 use crate::repair::Repair;
 use crate::roles::{RoleInput, RoleKeys, Roles};
 use crate::status::Status;
-use crate::sync::{SYNC_MS, Sync};
+use crate::sync::{Join, SYNC_MS, Sync};
 use crate::timers::Timer;
 
 /// How long a starting node waits to hear where its peers are, in milliseconds.
@@ -58,6 +58,7 @@ pub struct Machine<S> {
     pub(crate) announcer: Announcer,
     pub(crate) agreement: Option<Agreement>,
     pub(crate) sync: Sync,
+    pub(crate) join: Join,
     pub(crate) pull: Pull,
     pub(crate) repair: Repair,
     pub(crate) validator: Option<Signer>,
@@ -72,6 +73,10 @@ pub struct Machine<S> {
     pub(crate) ready: bool,
     pub(crate) halted: bool,
     pub(crate) alarm: crate::stale::Alarm,
+    /// The chain here begins with a snapshot and the journal is empty: the key may have signed before.
+    pub(crate) is_forgetful: bool,
+    /// First height that a forgetful node signs for.
+    pub(crate) sign_from: Option<Height>,
     pub(crate) out: Vec<Effect>,
 }
 
@@ -81,7 +86,7 @@ impl<S: StateRead> Machine<S> {
     /// # Errors
     /// [`MachineError`] when genesis is refused or the state cannot be read.
     pub fn new(config: Config, state: S, recovered: Recovered, now: Now) -> Result<Self, MachineError> {
-        let Config { genesis, peer: _, validator, account, roles, role_secret, mempool } = config;
+        let Config { genesis, peer: _, validator, account, roles, role_secret, mempool, join } = config;
         genesis.check()?;
         let hash = genesis.hash();
         let tip = Tip::read(&genesis, &state, recovered.tip.as_ref())?;
@@ -90,6 +95,9 @@ impl<S: StateRead> Machine<S> {
             account: account.public(),
             secret: role_secret,
         };
+        let is_fresh = tip.height == Height::ZERO;
+        let join = Join::new(join, &genesis, is_fresh, recovered.joining);
+        let is_forgetful = recovered.begun_by_snapshot && recovered.journal.is_empty();
         let agreement = validator
             .as_ref()
             .map(|key| Agreement::new(key, hash, &tip.params, tip.next_set.clone(), recovered.journal));
@@ -102,6 +110,9 @@ impl<S: StateRead> Machine<S> {
             announcer: Announcer::default(),
             agreement,
             sync: Sync::default(),
+            join,
+            is_forgetful,
+            sign_from: None,
             pull: Pull::default(),
             repair: Repair::default(),
             validator: validator.as_ref().map(|key| key.signer(hash)),
@@ -222,6 +233,7 @@ impl<S: StateRead> Machine<S> {
             Some(Timer::Pace) | None => {}
             Some(Timer::Listen) => {
                 self.ready = true;
+                self.stop_looking_alone();
                 self.wake_roles()?;
             }
             Some(Timer::Flush) => self.announcer.flush(&mut self.out),
@@ -372,6 +384,7 @@ impl<S: StateRead> Machine<S> {
             validating: key.is_some_and(|key| tip.next_set.find(&key).is_some()),
             halted: self.halted,
             stale: self.alarm.is_on(),
+            joining: self.join.status(self.now.mono_ms),
         }
     }
 }

@@ -3,6 +3,8 @@
 use tiltyard_proto::ids::BlockHash;
 use tiltyard_proto::units::{Height, Round, UnixMillis};
 
+use crate::sync::JoinStatus;
+
 /// A node's state at a glance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
@@ -32,4 +34,6 @@ pub struct Status {
     pub halted: bool,
     /// Has heard of no new block for too long: cut off, or the network stands still.
     pub stale: bool,
+    /// How the join by snapshot goes, while there is one.
+    pub joining: Option<JoinStatus>,
 }

@@ -1,18 +1,26 @@
-//! Catching up: decided blocks from any peers, verified one by one, applied in order.
+//! Catching up: who has what, what was asked of whom, and what becomes of the answers.
+//!
+//! - `blocks`: decided blocks from several peers at once, verified one by one, applied in order.
+//! - `join`: a state snapshot instead of a long chain of blocks.
+//! - `pending`: transactions that wait at peers; answers to peers' questions.
 //!
 //! A peer's word about its tip only decides whom to ask; a peer that does not deliver what it claims is believed less.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod blocks;
+mod join;
+mod pending;
+
+use std::collections::BTreeMap;
 
 use tiltyard_ledger::StateRead;
 use tiltyard_proto::block::DecidedBlock;
-use tiltyard_proto::codec;
-use tiltyard_proto::ids::{BlockHash, TransactionId};
-use tiltyard_proto::transaction::SignedTransaction;
+use tiltyard_proto::ids::BlockHash;
 use tiltyard_proto::units::{Blocks, Height};
 use tiltyard_proto::wire::{Peer, SyncRequest, SyncResponse};
 
-use crate::chain::Unfit;
+pub(crate) use join::Join;
+pub use join::JoinStatus;
+
 use crate::config::MachineError;
 use crate::event::Event;
 use crate::io::{Effect, RequestToken};
@@ -23,14 +31,10 @@ use crate::timers::Timer;
 pub(crate) const SYNC_MS: u64 = 1_000;
 /// How soon tips are asked for again after nobody could deliver, in milliseconds.
 const RETRY_MS: u64 = 100;
-/// A request for blocks that is not answered within this time is asked of another peer.
+/// A request that is not answered within this time is given up.
 const ANSWER_MS: u64 = 10_000;
-/// Blocks asked for at a time.
-const BATCH_MAX: u32 = 64;
-/// Pending transactions asked for at a time.
-const PENDING_MAX: usize = 256;
-/// Ids answered at a time.
-const IDS_MAX: usize = 4_096;
+/// After so long without any progress peers that failed are given another chance.
+const FORGIVE_MS: u64 = 15_000;
 /// Peers asked for their tip when nothing moves.
 const STATUS_PEERS: usize = 3;
 /// Failures after which a peer's word about its tip counts no more.
@@ -42,12 +46,48 @@ const REQUESTS_MAX: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Asked {
     Status,
-    Blocks(Height),
+    /// So many decided blocks from a height on.
+    Blocks(Height, u32),
     Body(BlockHash),
     PendingIds,
     Pending,
     /// Blocks that the disk lost.
     Repair,
+    LightBlock(Height),
+    Snapshots,
+    /// Cut of the snapshot at a height.
+    Cut(Height),
+    /// The decided block of a snapshot.
+    Base(Height),
+    /// A chunk of the snapshot that is fetched.
+    Chunk(u32),
+}
+
+impl Asked {
+    /// Returns first height and number of the blocks asked for, if it is about blocks.
+    fn range(&self) -> Option<(Height, u32)> {
+        match self {
+            Self::Blocks(first, count) => Some((*first, *count)),
+            Self::Status
+            | Self::Body(_)
+            | Self::PendingIds
+            | Self::Pending
+            | Self::Repair
+            | Self::LightBlock(_)
+            | Self::Snapshots
+            | Self::Cut(_)
+            | Self::Base(_)
+            | Self::Chunk(_) => None,
+        }
+    }
+}
+
+/// A request on its way.
+#[derive(Debug)]
+struct Request {
+    peer: Peer,
+    asked: Asked,
+    since_ms: u64,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +96,8 @@ struct PeerState {
     tip: Height,
     /// What it claimed last; may not go back.
     claimed: Height,
+    /// First block that it keeps, by its own word.
+    first: Height,
     strikes: u32,
 }
 
@@ -63,11 +105,14 @@ struct PeerState {
 #[derive(Debug, Default)]
 pub(crate) struct Sync {
     peers: BTreeMap<Peer, PeerState>,
-    requests: BTreeMap<RequestToken, (Peer, Asked, u64)>,
+    requests: BTreeMap<RequestToken, Request>,
     next_token: u64,
     turn: usize,
-    queue: VecDeque<(Peer, DecidedBlock)>,
+    /// Blocks that were fetched and wait for the ones before them, with who gave them.
+    ready: BTreeMap<Height, (Peer, DecidedBlock)>,
     progress_ms: u64,
+    /// Somebody failed and nobody else could be asked: tips are asked for again.
+    asks_around: bool,
     announced: bool,
 }
 
@@ -90,16 +135,30 @@ impl Sync {
         self.progress_ms
     }
 
-    pub(crate) fn has_queued(&self) -> bool {
-        !self.queue.is_empty()
+    /// Returns the furthest tip of those that do not keep this node waiting for what they claim to have: a false tip
+    /// must not hold a validator back for long.
+    fn credible(&self, now_ms: u64) -> Height {
+        let waits = |name: &Peer| {
+            self.requests.values().any(|request| {
+                request.peer == *name
+                    && matches!(request.asked, Asked::Blocks(..))
+                    && now_ms.saturating_sub(request.since_ms) > blocks::LATE_MS
+            })
+        };
+        let believed = self.peers.iter().filter(|(name, peer)| peer.strikes < STRIKES_MAX && !waits(name));
+        believed.map(|(_, peer)| peer.tip).max().unwrap_or(Height::ZERO)
     }
 
     fn is_asking_blocks(&self) -> bool {
-        self.requests.values().any(|(_, asked, _)| matches!(asked, Asked::Blocks(_)))
+        self.requests.values().any(|request| matches!(request.asked, Asked::Blocks(..)))
+    }
+
+    fn is_asking(&self, asked: &Asked) -> bool {
+        self.requests.values().any(|request| request.asked == *asked)
     }
 
     pub(crate) fn is_asking_repair(&self) -> bool {
-        self.requests.values().any(|(_, asked, _)| *asked == Asked::Repair)
+        self.is_asking(&Asked::Repair)
     }
 
     /// Returns the next peer in turn that is said to have the block after `height`.
@@ -118,6 +177,13 @@ impl Sync {
         self.peers.keys().nth(at).cloned()
     }
 
+    /// Gives every peer that is not believed one more chance: perhaps nobody is left who is.
+    fn forgive(&mut self) {
+        for peer in self.peers.values_mut() {
+            peer.strikes = peer.strikes.min(STRIKES_MAX.saturating_sub(1));
+        }
+    }
+
     /// Believes a peer less that did not deliver `wanted`. One that only forwarded its header may not have it yet.
     fn strike(&mut self, peer: &Peer, wanted: Height, ours: Height) {
         if let Some(state) = self.peers.get_mut(peer) {
@@ -125,6 +191,9 @@ impl Sync {
                 state.strikes = state.strikes.saturating_add(1);
             }
             state.tip = ours;
+            if state.strikes >= STRIKES_MAX {
+                self.ready.retain(|_, (giver, _)| giver != peer);
+            }
         }
     }
 }
@@ -132,19 +201,25 @@ impl Sync {
 impl<S: StateRead> Machine<S> {
     /// Says whether decided blocks are known to be missing here.
     pub(crate) fn is_syncing(&self) -> bool {
-        self.sync.has_queued() || self.sync.best() > self.chain.next_height()
+        let next = self.chain.next_height();
+        self.join.is_active()
+            || self.sync.ready.contains_key(&next)
+            || self.sync.credible(self.now.mono_ms) > next
     }
 
     pub(crate) fn on_peer_up(&mut self, peer: Peer) {
         self.sync.peers.entry(peer.clone()).or_default();
         self.ask_status(peer.clone());
-        self.ask(peer, SyncRequest::PendingIds, Asked::PendingIds);
+        self.ask(peer.clone(), SyncRequest::PendingIds, Asked::PendingIds);
+        self.join_with(peer);
     }
 
     pub(crate) fn on_peer_down(&mut self, peer: &Peer) {
         self.sync.peers.remove(peer);
-        self.sync.requests.retain(|_, (asked, _, _)| asked != peer);
+        self.sync.requests.retain(|_, request| request.peer != *peer);
+        self.join.forget(peer);
         self.fetch_blocks();
+        self.drive_join();
     }
 
     pub(crate) fn ask(&mut self, to: Peer, request: SyncRequest, asked: Asked) {
@@ -153,15 +228,16 @@ impl<S: StateRead> Machine<S> {
         }
         let token = RequestToken(self.sync.next_token);
         self.sync.next_token = self.sync.next_token.wrapping_add(1);
-        self.sync.requests.insert(token, (to.clone(), asked, self.now.mono_ms));
+        let noted = Request { peer: to.clone(), asked, since_ms: self.now.mono_ms };
+        self.sync.requests.insert(token, noted);
         self.out.push(Effect::Ask { token, to, request });
     }
 
     /// Asks a peer where it is, one question at a time: answers may overtake each other, and an old one would look like
     /// a tip that went back.
     fn ask_status(&mut self, peer: Peer) {
-        let asking =
-            self.sync.requests.values().any(|(asked, what, _)| *asked == peer && *what == Asked::Status);
+        let asks = |request: &Request| request.peer == peer && request.asked == Asked::Status;
+        let asking = self.sync.requests.values().any(asks);
         if !asking {
             self.ask(peer, SyncRequest::Status, Asked::Status);
         }
@@ -183,45 +259,38 @@ impl<S: StateRead> Machine<S> {
         }
     }
 
-    /// Asks the best peer for the blocks after the tip, unless they are on their way.
-    pub(crate) fn fetch_blocks(&mut self) {
-        let tip = self.chain.tip.height;
-        if self.sync.is_asking_blocks() || self.sync.has_queued() {
-            return;
-        }
-        let ahead: Vec<&Peer> = self
-            .sync
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.tip > tip && peer.strikes < STRIKES_MAX)
-            .map(|(name, _)| name)
-            .collect();
-        let at = self.sync.turn.checked_rem(ahead.len()).unwrap_or(0);
-        let Some(peer) = ahead.get(at).map(|peer| (*peer).clone()) else {
-            return;
-        };
-        let from = if self.committing.is_some() { tip.next().next() } else { tip.next() };
-        self.ask(peer, SyncRequest::Blocks { from, max: BATCH_MAX }, Asked::Blocks(from));
-    }
-
     pub(crate) fn on_response(
         &mut self,
         token: RequestToken,
         from: Peer,
         response: Option<SyncResponse>,
     ) -> Result<(), MachineError> {
-        let Some((peer, asked, _)) = self.sync.requests.remove(&token) else {
+        let Some(Request { asked, .. }) = self.sync.requests.remove(&token).filter(|r| r.peer == from) else {
             return Ok(());
         };
-        if peer != from {
-            return Ok(());
-        }
         match (asked, response) {
-            (Asked::Status, Some(SyncResponse::Status { tip, .. })) => self.on_status(&from, tip),
-            (Asked::Blocks(first), Some(SyncResponse::Blocks(blocks))) => {
-                self.on_blocks(&from, first, blocks);
+            (Asked::Status, Some(SyncResponse::Status { tip, first })) => self.on_status(&from, tip, first),
+            (Asked::Blocks(first, max), Some(SyncResponse::Blocks(blocks))) => {
+                self.on_blocks(&from, first, max, blocks);
             }
-            (Asked::Blocks(_), None) => self.failed(&from),
+            (Asked::Blocks(..), None) => self.failed(&from),
+            (Asked::LightBlock(height), Some(SyncResponse::LightBlock(block))) => {
+                self.on_light_block(&from, height, block.map(|block| *block));
+            }
+            (Asked::Snapshots, Some(SyncResponse::Snapshots(heights))) => {
+                self.on_snapshots(from, &heights);
+            }
+            (Asked::Cut(height), Some(SyncResponse::SnapshotCut(cut))) => self.on_cut(&from, height, cut),
+            (Asked::Base(height), Some(SyncResponse::Blocks(blocks))) => {
+                self.on_base(&from, height, blocks);
+            }
+            (Asked::Chunk(index), Some(SyncResponse::SnapshotChunk(chunk))) => {
+                self.on_chunk(&from, index, chunk);
+            }
+            (
+                Asked::LightBlock(_) | Asked::Snapshots | Asked::Cut(_) | Asked::Base(_) | Asked::Chunk(_),
+                None,
+            ) => self.join_failed(&from),
             (Asked::Body(block), Some(SyncResponse::Body(bytes))) => {
                 self.on_body_answer(&from, block, bytes.as_ref().map(|bytes| bytes.as_slice()))?;
             }
@@ -236,12 +305,13 @@ impl<S: StateRead> Machine<S> {
                 let fact = "answered something else than was asked";
                 self.out.push(Effect::Penalize { peer: from.clone(), fact });
                 self.failed(&from);
+                self.join_failed(&from);
             }
         }
         Ok(())
     }
 
-    fn on_status(&mut self, from: &Peer, tip: Height) {
+    fn on_status(&mut self, from: &Peer, tip: Height, first: Height) {
         let ours = self.chain.tip.height;
         if let Some(peer) = self.sync.peers.get_mut(from) {
             if tip < peer.claimed {
@@ -250,85 +320,13 @@ impl<S: StateRead> Machine<S> {
                 peer.strikes = peer.strikes.saturating_add(1);
             }
             peer.claimed = tip;
+            peer.first = first;
             peer.tip = peer.tip.max(tip);
         }
         if tip <= ours.next() {
             self.ready = true;
         }
         self.fetch_blocks();
-    }
-
-    fn on_blocks(&mut self, from: &Peer, first: Height, blocks: Vec<DecidedBlock>) {
-        let mut expected = first;
-        let in_order = blocks.len() <= usize::try_from(BATCH_MAX).unwrap_or(usize::MAX)
-            && blocks.iter().all(|decided| {
-                let fits = decided.block.header.height == expected;
-                expected = expected.next();
-                fits
-            });
-        if blocks.is_empty() || !in_order {
-            return self.failed(from);
-        }
-        let queue = blocks.into_iter().map(|decided| (from.clone(), decided));
-        self.sync.queue.extend(queue);
-    }
-
-    /// A peer did not deliver: it is believed less and another one is asked.
-    fn failed(&mut self, from: &Peer) {
-        let ours = self.chain.tip.height;
-        self.sync.strike(from, ours.next(), ours);
-        self.sync.turn = self.sync.turn.wrapping_add(1);
-        self.fetch_blocks();
-        // Nobody else to ask at once: where everyone is, is asked again soon.
-        if !self.sync.is_asking_blocks() {
-            self.set_timer(Timer::Sync, RETRY_MS);
-            self.sync.progress_ms = 0;
-        }
-    }
-
-    /// Applies the next block that was fetched. Returns false when none waits.
-    pub(crate) fn apply_fetched(&mut self) -> Result<bool, MachineError> {
-        let Some((from, decided)) = self.sync.queue.pop_front() else {
-            return Ok(false);
-        };
-        let next = self.chain.next_height();
-        if decided.block.header.height < next {
-            return Ok(true);
-        }
-        let hash = decided.block.hash();
-        let certificate = &decided.certificate;
-        let named = certificate.height == next && certificate.block == hash;
-        let set = &self.chain.tip.next_set;
-        let proven = decided.block.header.height == next
-            && named
-            && certificate.verify(&self.chain.verifier, set).is_ok();
-        if !proven {
-            self.lied(&from, "gave a block without a valid certificate");
-            return Ok(true);
-        }
-        if let Some(candidate) = self.chain.take(&hash) {
-            self.commit_candidate(candidate, decided.certificate)?;
-            return Ok(true);
-        }
-        let length = codec::encode(&decided.block).len();
-        match self.chain.judge(&self.state, &self.mempool, &decided.block, length)? {
-            Ok(executed) => self.commit(decided, executed, None),
-            // The header is proven; a body that does not belong to it is the peer's doing.
-            Err(Unfit::Header { field: "tx_root" | "parent_certificate" }) => {
-                self.lied(&from, "gave a body that does not belong to its header");
-            }
-            Err(unfit) => {
-                let (height, fact) = (next, unfit.to_string());
-                return Err(MachineError::DecidedInvalid { height, block: hash, fact });
-            }
-        }
-        Ok(true)
-    }
-
-    fn lied(&mut self, from: &Peer, fact: &'static str) {
-        self.out.push(Effect::Penalize { peer: from.clone(), fact });
-        self.sync.queue.clear();
-        self.failed(from);
     }
 
     /// Looks whether anything moves; asks around when it does not.
@@ -339,25 +337,41 @@ impl<S: StateRead> Machine<S> {
             .sync
             .requests
             .iter()
-            .filter(|(_, (_, _, since))| now_ms.saturating_sub(*since) > ANSWER_MS)
+            .filter(|(_, request)| now_ms.saturating_sub(request.since_ms) > ANSWER_MS)
             .map(|(token, _)| *token)
             .collect();
         for token in late {
-            if let Some((peer, Asked::Blocks(_), _)) = self.sync.requests.remove(&token) {
-                self.failed(&peer);
+            match self.sync.requests.remove(&token) {
+                Some(Request { peer, asked: Asked::Blocks(..), .. }) => self.failed(&peer),
+                Some(Request {
+                    peer,
+                    asked:
+                        Asked::LightBlock(_) | Asked::Snapshots | Asked::Cut(_) | Asked::Base(_) | Asked::Chunk(_),
+                    ..
+                }) => self.join_failed(&peer),
+                Some(Request {
+                    asked: Asked::Status | Asked::Body(_) | Asked::PendingIds | Asked::Pending | Asked::Repair,
+                    ..
+                })
+                | None => {}
             }
         }
         let interval = u64::from(self.chain.tip.params.block_interval_ms);
         let patience = interval.saturating_mul(3).max(SYNC_MS);
-        if now_ms.saturating_sub(self.sync.progress_ms) > patience {
+        let asks_around = core::mem::take(&mut self.sync.asks_around);
+        if asks_around || now_ms.saturating_sub(self.sync.progress_ms) > patience {
             for _ in 0..STATUS_PEERS.min(self.sync.peers.len()) {
                 if let Some(peer) = self.sync.rotate() {
                     self.ask_status(peer);
                 }
             }
         }
+        if now_ms.saturating_sub(self.sync.progress_ms) > patience.max(FORGIVE_MS) {
+            self.sync.forgive();
+        }
         self.fetch_blocks();
         self.ask_missing();
+        self.drive_join();
         self.tell_sync();
         self.watch_for_silence();
         self.tell_undecided();
@@ -374,58 +388,5 @@ impl<S: StateRead> Machine<S> {
             self.sync.announced = false;
             self.notify(Event::Synced { height });
         }
-    }
-
-    /// Asks a peer in turn which transactions wait there.
-    pub(crate) fn ask_pending(&mut self) {
-        if let (false, Some(peer)) = (self.is_syncing(), self.sync.rotate()) {
-            self.ask(peer, SyncRequest::PendingIds, Asked::PendingIds);
-        }
-    }
-
-    fn on_ids(&mut self, from: &Peer, ids: Vec<TransactionId>) {
-        let unknown: BTreeSet<TransactionId> =
-            ids.into_iter().take(IDS_MAX).filter(|id| !self.mempool.has(id)).take(PENDING_MAX).collect();
-        if !unknown.is_empty() {
-            let ids = unknown.into_iter().collect();
-            self.ask(from.clone(), SyncRequest::Pending { ids }, Asked::Pending);
-        }
-    }
-
-    fn on_pending(&mut self, from: &Peer, list: &[Vec<u8>]) -> Result<(), MachineError> {
-        for bytes in list.iter().take(PENDING_MAX) {
-            let signed = SignedTransaction::decode(bytes).ok();
-            let verified = signed.and_then(|signed| signed.verify(&self.chain.verifier).ok());
-            let Some(transaction) = verified else {
-                let fact = "gave a transaction that is not one";
-                self.out.push(Effect::Penalize { peer: from.clone(), fact });
-                return Ok(());
-            };
-            // Refused here may be early or late there; nobody is at fault.
-            self.admit(transaction, false)?.ok();
-        }
-        Ok(())
-    }
-
-    /// Answers what only the machine knows. Old blocks are the shell's to answer.
-    pub(crate) fn on_request(&mut self, token: RequestToken, request: &SyncRequest) {
-        let response = match request {
-            SyncRequest::Status => SyncResponse::Status { tip: self.chain.tip.height, first: Height::new(1) },
-            SyncRequest::Blocks { .. } => SyncResponse::Blocks(Vec::new()),
-            SyncRequest::Body { block } => SyncResponse::Body(
-                self.chain
-                    .candidate(block)
-                    .map(|candidate| serde_bytes::ByteBuf::from(candidate.bytes.clone())),
-            ),
-            SyncRequest::PendingIds => SyncResponse::PendingIds(self.mempool.ids().take(IDS_MAX).collect()),
-            SyncRequest::Pending { ids } => SyncResponse::Pending(
-                ids.iter()
-                    .take(PENDING_MAX)
-                    .filter_map(|id| self.mempool.get(id))
-                    .map(|known| serde_bytes::ByteBuf::from(known.signed().encode()))
-                    .collect(),
-            ),
-        };
-        self.out.push(Effect::Respond { token, response: Box::new(response) });
     }
 }

@@ -36,6 +36,12 @@ pub(super) async fn status(State(app): State<App>) -> Result<Json<Value>, Refusa
             "signing": signing,
             "halted": status.halted,
             "stale": status.stale,
+            "joining": status.joining.map(|join| json!({
+                "height": join.height,
+                "chunks_done": join.chunks_done,
+                "chunks": join.chunks,
+                "left_ms": join.left_ms,
+            })),
             "validator": crate::runtime::key_text(app.validator),
             "account": app.account,
             "pending_transactions": status.pending_transactions,

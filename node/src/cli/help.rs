@@ -21,6 +21,7 @@ pub(super) const GENESIS: &str = "Examples:
 pub(super) const RUN: &str = "Examples:
   tiltyard run
   tiltyard run --dir ./validator-0 --role validator
+  tiltyard run --dir ./observer --checkpoint 120000:9f3c…
   TILTYARD_PASSWORD=… tiltyard run --log-json --log info,tiltyard_net=debug";
 
 pub(super) const STATUS: &str = "Examples:

@@ -22,6 +22,8 @@ mod wallet;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use tiltyard_proto::ids::BlockHash;
+use tiltyard_proto::units::Height;
 
 use crate::config::Role;
 
@@ -130,12 +132,26 @@ pub(crate) struct Run {
     /// File whose first line is the password of the keys.
     #[arg(long, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
+    /// Joins by a state snapshot proven from this block, which you trust: its height and hash, from a source of your own.
+    #[arg(long, value_name = "HEIGHT:HASH", value_parser = checkpoint)]
+    pub(crate) checkpoint: Option<(Height, BlockHash)>,
     /// Writes logs as JSON lines.
     #[arg(long)]
     pub(crate) log_json: bool,
     /// What to log, such as `info` or `info,tiltyard_net=debug`.
     #[arg(long, value_name = "FILTER", env = "TILTYARD_LOG", default_value = "info")]
     pub(crate) log: String,
+}
+
+fn checkpoint(text: &str) -> Result<(Height, BlockHash), String> {
+    let wanted = || "give HEIGHT:HASH, as in 120000:<64 hex digits>".to_owned();
+    let (height, hash) = text.split_once(':').ok_or_else(wanted)?;
+    let height: u64 = height.parse().map_err(|_| wanted())?;
+    let hash: BlockHash = hash.parse().map_err(|error| format!("{error}"))?;
+    if height == 0 {
+        return Err("block 0 is the genesis document itself; leave --checkpoint out".to_owned());
+    }
+    Ok((Height::new(height), hash))
 }
 
 /// Work for a child process.

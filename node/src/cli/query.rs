@@ -38,6 +38,8 @@ pub(crate) fn status(target: &Target) -> Result<Answer, CliError> {
         (false, true, _) => "signing blocks",
         (false, false, _) => "following",
     };
+    let joining = found.get("joining").filter(|join| join.is_object()).map(joining_text);
+    let activity = joining.as_deref().unwrap_or(activity);
     let text = format!(
         "{} of {} at height {}, {activity}\n  peers     {}\n  state     {}\n  account   {}\n  pending   {} transactions\n  blocks    durable in p50 {} ms, p99 {} ms",
         word("role"),
@@ -51,6 +53,19 @@ pub(crate) fn status(target: &Target) -> Result<Answer, CliError> {
         percentile("p99"),
     );
     Ok(Answer::done(found, text))
+}
+
+fn joining_text(join: &Value) -> String {
+    let number = |key: &str| join.get(key).and_then(Value::as_u64);
+    let part = |key: &str| number(key).map_or("-".to_owned(), |found| found.to_string());
+    let left = number("left_ms")
+        .map_or("time left unknown".to_owned(), |ms| format!("about {} s left", ms.div_ceil(1_000)));
+    format!(
+        "joining by the snapshot of height {}: {} of {} chunks, {left}",
+        part("height"),
+        part("chunks_done"),
+        part("chunks")
+    )
 }
 
 pub(crate) fn peers(target: &Target) -> Result<Answer, CliError> {

@@ -10,7 +10,10 @@ pub(crate) fn template(role: Role) -> String {
     )
 }
 
-const REST: &str = r#"
+const REST: &str = r#"# How a new node catches up: "blocks" executes every block from the first one and checks everything itself; "snapshot"
+# fetches a recent state, proven by the validators' certificates from the genesis document on, and the blocks after it.
+sync = "blocks"
+
 [network]
 # Addresses to listen on.
 listen = ["/ip4/0.0.0.0/tcp/26900"]
@@ -31,6 +34,9 @@ hosts = []
 [storage]
 # Most megabytes of models and data sets.
 blobs_mb_max = 20000
+# A snapshot of the state is made after every so many blocks, for new nodes to join by; 0 for never. Nodes with the same
+# number share the work of serving one joiner.
+snapshot_every = 1000
 
 [mempool]
 # Most kilobytes of pending transactions, and most transactions of one sender.

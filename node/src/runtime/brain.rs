@@ -93,6 +93,17 @@ pub(super) struct Desk {
     pub(super) timers: Timers,
     /// Inputs that effects led to; taken before anything from outside.
     pub(super) next: VecDeque<Input>,
+    /// The store holds a whole snapshot: it is opened anew, and everything on it.
+    pub(super) reopen: bool,
+}
+
+/// Why the machine's thread ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// The state was fetched as a snapshot: the node starts again on it.
+    Reopen,
 }
 
 /// Runs until `stop`, or until store or machine cannot go on.
@@ -101,7 +112,7 @@ pub(super) fn run(
     mut mailbox: mpsc::Receiver<Order>,
     handle: &Handle,
     stop: &CancellationToken,
-) -> Result<(), RunError> {
+) -> Result<Ended, RunError> {
     let outcome = brain.work(&mut mailbox, handle, stop);
     if let Err(error) = &outcome {
         error!(%error, "the machine cannot go on");
@@ -123,7 +134,7 @@ impl Brain {
         mailbox: &mut mpsc::Receiver<Order>,
         handle: &Handle,
         stop: &CancellationToken,
-    ) -> Result<(), RunError> {
+    ) -> Result<Ended, RunError> {
         let mut desk = Desk::default();
         desk.next.push_back(Input::Start);
         self.tell_missing(&mut desk)?;
@@ -131,6 +142,9 @@ impl Brain {
         loop {
             while let Some(input) = desk.next.pop_front() {
                 self.step(input, &mut desk)?;
+            }
+            if desk.reopen {
+                return Ok(Ended::Reopen);
             }
             if let Some(id) = desk.timers.take_due(self.clock.ms()) {
                 self.step(Input::Timer(id), &mut desk)?;
@@ -142,7 +156,7 @@ impl Brain {
             }
             let due = desk.timers.next_ms().map(|at| self.clock.at(at));
             match handle.block_on(wait(mailbox, due, stop)) {
-                Woken::Stop => return Ok(()),
+                Woken::Stop => return Ok(Ended::Stopped),
                 Woken::Timer => {}
                 Woken::Order(order) => self.on_order(order, &mut desk)?,
             }

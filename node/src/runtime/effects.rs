@@ -35,6 +35,14 @@ impl Brain {
             Effect::Commit(commit) => self.commit(&commit, desk)?,
             Effect::Repair(blocks) => self.repair(&blocks, desk)?,
             Effect::SaveRole((key, value)) => self.store.save_role(&key, &value)?,
+            Effect::BeginSnapshot { decided, cut } => self.store.begin_join(&decided, &cut)?,
+            Effect::SaveChunk { index, bytes } => self.store.keep_chunk(index, &bytes)?,
+            Effect::FinishSnapshot { height } => {
+                self.store.finish_join()?;
+                info!(%height, "snapshot is whole; the node opens its state anew");
+                desk.reopen = true;
+            }
+            Effect::DropSnapshot => self.store.drop_join()?,
             Effect::Publish { topic, bytes } => lost("publish", self.net.publish(topic, bytes)),
             Effect::Report { token, from, acceptance } => {
                 lost("report", self.net.report(token.0, &from, acceptance));
@@ -185,6 +193,7 @@ fn log(event: &Event) {
             warn!(%height, silent_ms, peers, "no new block for too long: this node is cut off, or the network stands still");
         }
         Event::Fresh { height } => info!(%height, "blocks come again"),
+        Event::Joining { height, chunks } => info!(%height, chunks, "joining by snapshot"),
         Event::TaskPhase { task, phase } => {
             info!(task = %task.short(), phase = words::phase(*phase), "task moved on");
         }

@@ -8,6 +8,7 @@ mod blobs;
 mod brain;
 mod effects;
 mod pump;
+mod recovered;
 mod shared;
 mod timers;
 
@@ -17,26 +18,29 @@ use std::thread;
 
 use tiltyard_keys::{PublicKey, SecretKey};
 use tiltyard_machine::roles::{JudgeConfig, MinerConfig, RoleConfig, RoleSecret};
-use tiltyard_machine::{Machine, MachineError, MempoolLimits};
+use tiltyard_machine::{JoinConfig, Machine, MachineError, MempoolLimits};
 use tiltyard_net::{Limits, Net, NetConfig, NetError, NetHandle, Target};
 use tiltyard_proto::genesis::{Genesis, GenesisError};
-use tiltyard_proto::units::{Blocks, MicroCredits};
+use tiltyard_proto::ids::BlockHash;
+use tiltyard_proto::units::{Blocks, Height, MicroCredits};
 use tiltyard_proto::wire::Topic;
 use tiltyard_store::blob::{BlobError, BlobLimits, BlobStore};
 use tiltyard_store::{ChainStore as _, Store, StoreError, StoreOptions};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::api::{self, ApiError, App};
 use crate::clock::{Monotonic, Wall};
-use crate::config::{Config, ConfigError, Role};
+use crate::config::{Config, ConfigError, Role, SyncMode};
 use crate::home::{self, Home, HomeError, KeyName};
 use crate::jobs::{self, JobRunner, JobSettings, JobTable};
 use crate::keyfile::{self, KeyFileError, PasswordSource};
 
 pub(crate) use audiences::Audiences;
 pub(crate) use brain::BrainHandle;
+use brain::Ended;
+use recovered::{machine_recovered, tell_recovery};
 pub(crate) use shared::{FetchState, Shared, TransactionFate};
 
 /// Inputs that may wait for the machine.
@@ -80,6 +84,8 @@ pub(crate) struct Start {
     pub(crate) home: Home,
     pub(crate) role: Option<Role>,
     pub(crate) password: PasswordSource,
+    /// A block that the user trusts, by height and hash: the node joins by a snapshot proven from it.
+    pub(crate) checkpoint: Option<(Height, BlockHash)>,
 }
 
 /// Keys of a node.
@@ -104,7 +110,14 @@ pub(crate) fn run(start: &Start) -> Result<(), RunError> {
         .enable_all()
         .build()
         .map_err(|source| RunError::System { action: "start the async runtime", source })?;
-    let outcome = runtime.block_on(Node { home, config: &config, genesis, keys }.run());
+    let node = Node { home, config: &config, genesis, keys, checkpoint: start.checkpoint };
+    let outcome = loop {
+        match runtime.block_on(node.run()) {
+            Ok(Ended::Reopen) => info!("opening the state that was fetched"),
+            Ok(Ended::Stopped) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
     // Whatever still blocks (a large copy, say) is not waited for.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     outcome
@@ -133,15 +146,16 @@ struct Node<'a> {
     config: &'a Config,
     genesis: Genesis,
     keys: Keys,
+    checkpoint: Option<(Height, BlockHash)>,
 }
 
 impl Node<'_> {
-    async fn run(self) -> Result<(), RunError> {
+    async fn run(&self) -> Result<Ended, RunError> {
         let clock = Monotonic::start();
         let wall = self.wall();
         let stop = CancellationToken::new();
         let job_settings = self.job_settings()?;
-        let (store, recovered) = Store::open(&self.home.chain(), &self.genesis, StoreOptions::default())?;
+        let (store, recovered) = Store::open(&self.home.chain(), &self.genesis, self.store_options())?;
         tell_recovery(&recovered);
         let limits = BlobLimits {
             total_bytes_max: self.config.storage.blobs_mb_max.saturating_mul(MEGABYTE),
@@ -224,6 +238,11 @@ impl Node<'_> {
         Wall::moved(offset_ms)
     }
 
+    fn store_options(&self) -> StoreOptions {
+        let snapshot_every = Blocks::new(self.config.storage.snapshot_every);
+        StoreOptions { snapshot_every, ..StoreOptions::default() }
+    }
+
     fn net_config(&self) -> Result<NetConfig, RunError> {
         let bootstrap = self
             .config
@@ -296,6 +315,8 @@ impl Node<'_> {
                 bytes_max: (self.config.mempool.kb_max as usize).saturating_mul(1_024),
                 per_sender_max: self.config.mempool.per_sender_max as usize,
             },
+            join: (self.config.sync == SyncMode::Snapshot || self.checkpoint.is_some())
+                .then_some(JoinConfig { checkpoint: self.checkpoint }),
         }
     }
 
@@ -328,42 +349,6 @@ impl Node<'_> {
     }
 }
 
-fn machine_recovered(recovered: tiltyard_store::Recovered) -> tiltyard_machine::Recovered {
-    tiltyard_machine::Recovered {
-        tip: recovered.tip,
-        journal: recovered.journal,
-        bodies: recovered.bodies,
-        roles: recovered.roles,
-    }
-}
-
-/// Tells people what the start had to set right.
-fn tell_recovery(recovered: &tiltyard_store::Recovered) {
-    if let Some(report) = &recovered.rebuilt {
-        match &report.reason {
-            Some(reason) => {
-                warn!(blocks = report.blocks, height = %report.height, reason, "state index made anew from the log");
-            }
-            None => {
-                info!(blocks = report.blocks, height = %report.height, "state index brought to the end of the log");
-            }
-        }
-    }
-    let damage = &recovered.damage;
-    for found in &damage.log.damage {
-        warn!(height = %found.height, path = %found.path.display(), offset = found.offset, fact = found.fact, "the log is damaged");
-    }
-    if damage.missing_blocks > 0 {
-        warn!(blocks = damage.missing_blocks, "damaged blocks are had again from peers");
-    }
-    if let Some((from, to)) = damage.log.lost {
-        warn!(%from, %to, "the end of the log is lost here; it is synced from peers");
-    }
-    for salvage in [&damage.journal, &damage.bodies, &damage.roles].into_iter().flatten() {
-        warn!(path = %salvage.path.display(), offset = salvage.offset, fact = salvage.fact, kept = %salvage.kept.display(), "a damaged file was set aside");
-    }
-}
-
 /// Lists the tasks posted in the newest blocks; those after are told by the machine. Runs beside the start.
 fn know_tasks(reader: &tiltyard_store::StoreReader, shared: &Arc<Shared>) {
     let (reader, shared) = (reader.clone(), shared.clone());
@@ -387,7 +372,7 @@ async fn wait_for_end<T>(thread: &thread::JoinHandle<T>) -> Result<(), RunError>
             _ = terminate.recv() => return Ok(()),
             _ = look.tick() => {
                 if thread.is_finished() {
-                    error!("the machine has stopped; the node ends");
+                    debug!("the machine's thread has ended");
                     return Ok(());
                 }
             }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use tiltyard_ledger::query;
 use tiltyard_machine::Input;
 use tiltyard_machine::io::{MessageToken, RequestToken};
 use tiltyard_net::{NetEvent, NetHandle};
+use tiltyard_proto::light::LightBlock;
 use tiltyard_proto::units::Height;
 use tiltyard_proto::wire::{SyncRequest, SyncResponse};
 use tiltyard_store::{ChainRead as _, StoreReader};
@@ -36,7 +38,12 @@ pub(super) async fn network(
                 Input::Gossip { token: MessageToken(token), from, message }
             }
             NetEvent::Request { token, from, request } => match request {
-                SyncRequest::Status | SyncRequest::Blocks { .. } => {
+                SyncRequest::Status
+                | SyncRequest::Blocks { .. }
+                | SyncRequest::LightBlock { .. }
+                | SyncRequest::Snapshots
+                | SyncRequest::SnapshotCut { .. }
+                | SyncRequest::SnapshotChunk { .. } => {
                     let Ok(permit) = readers.clone().acquire_owned().await else {
                         continue;
                     };
@@ -98,11 +105,34 @@ fn answer(token: u64, request: &SyncRequest, reader: &StoreReader, net: &NetHand
                 }
             }
         }
+        SyncRequest::LightBlock { height } => {
+            SyncResponse::LightBlock(light_block(reader, *height).map(Box::new))
+        }
+        SyncRequest::Snapshots => SyncResponse::Snapshots(reader.snapshots().heights()),
+        SyncRequest::SnapshotCut { height } => SyncResponse::SnapshotCut(reader.snapshots().cut(*height)),
+        SyncRequest::SnapshotChunk { height, index } => match reader.snapshots().chunk(*height, *index) {
+            Ok(chunk) => SyncResponse::SnapshotChunk(chunk),
+            Err(error) => {
+                warn!(%error, "a chunk cannot be served");
+                SyncResponse::SnapshotChunk(None)
+            }
+        },
         SyncRequest::Body { .. } | SyncRequest::PendingIds | SyncRequest::Pending { .. } => return,
     };
     if let Err(error) = net.respond(token, response) {
         debug!(%error, "answer not sent");
     }
+}
+
+/// Returns a decided header with the sets that judge it, where both are still known.
+fn light_block(reader: &StoreReader, height: Height) -> Option<LightBlock> {
+    let decided = reader.block(height).ok().flatten()?;
+    Some(LightBlock {
+        set: query::set_at(reader, height).ok()?,
+        next_set: query::set_at(reader, height.next()).ok()?,
+        header: decided.block.header,
+        certificate: decided.certificate,
+    })
 }
 
 /// Runs until the job runner has stopped.

@@ -73,6 +73,7 @@ impl Shared {
             validating: false,
             halted: false,
             stale: false,
+            joining: None,
         };
         let (events, _) = broadcast::channel(EVENTS_MAX);
         Self { status: RwLock::new(status), tables: Mutex::default(), events }
@@ -177,6 +178,7 @@ impl Shared {
             | Event::Synced { .. }
             | Event::Stale { .. }
             | Event::Fresh { .. }
+            | Event::Joining { .. }
             | Event::TaskDeclined { .. }
             | Event::Ledger { .. }
             | Event::DutyDone { .. }
@@ -205,6 +207,9 @@ fn event_json(event: &Event) -> Value {
             json!({ "event": "stale", "height": height, "silent_ms": silent_ms, "peers": peers })
         }
         Event::Fresh { height } => json!({ "event": "fresh", "height": height }),
+        Event::Joining { height, chunks } => {
+            json!({ "event": "joining", "height": height, "chunks": chunks })
+        }
         Event::TaskPhase { task, phase } => {
             json!({ "event": "task-phase", "task": task, "phase": words::phase(*phase) })
         }

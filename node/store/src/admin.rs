@@ -16,6 +16,7 @@ use crate::lock::FolderLock;
 use crate::log::{self, BlockLog, LogDamage, LogStats, ScanDepth};
 use crate::recover::{self, rebuild};
 use crate::roles::{self, Roles};
+use crate::snapshot::SnapshotReader;
 use crate::state::{StateIndex, StateOptions};
 use crate::store::{Store, StoreOptions};
 
@@ -266,5 +267,6 @@ pub fn rebuild_state(folder: &Path, genesis: &Genesis) -> Result<u64, StoreError
     let _lock = FolderLock::take(folder)?;
     let options = StoreOptions::default();
     let log = BlockLog::open(&folder.join("log"), &genesis.hash(), options.segment_bytes, options.scan)?;
-    rebuild(folder, genesis, &log.reader(), options.state).map(|(_, blocks)| blocks)
+    let snapshots = SnapshotReader::open(&folder.join("snapshots"), &genesis.hash())?;
+    rebuild(folder, genesis, &log.reader(), &snapshots, options.state).map(|(_, blocks)| blocks)
 }

@@ -10,6 +10,7 @@ use crate::bodies::BodyEntry;
 use crate::error::StoreError;
 use crate::log::LogReport;
 use crate::recover::RebuildReport;
+use crate::snapshot::JoinProgress;
 use crate::state::TransactionPlace;
 
 /// What a node knows of its past when it starts.
@@ -25,6 +26,11 @@ pub struct Recovered {
     pub roles: Vec<(Vec<u8>, Vec<u8>)>,
     /// How the state index was brought to the log's end; `None` when it was there already.
     pub rebuilt: Option<RebuildReport>,
+    /// A snapshot that was being fetched.
+    pub joining: Option<JoinProgress>,
+    /// Whether the log begins with a snapshot's block, not with genesis: what this node's keys signed before is not
+    /// known here.
+    pub begun_by_snapshot: bool,
     /// What was damaged, and what became of it.
     pub damage: Damage,
 }

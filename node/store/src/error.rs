@@ -132,6 +132,17 @@ pub enum StoreError {
         /// What the ledger says.
         fact: String,
     },
+    /// The state cannot be made again: the log does not reach back to genesis, and no snapshot lies below it.
+    #[error(
+        "the log begins at block {first} and no snapshot is there to start from; move the chain folder away and join anew from peers"
+    )]
+    NoBase {
+        /// First block of the log.
+        first: Height,
+    },
+    /// A snapshot is fetched that was not begun.
+    #[error("no snapshot is being fetched; this is a fault of the program, report it")]
+    NotJoining,
     /// The state index failed while in use; it is rebuilt at the next start.
     #[error("state index failed: {fact}; start the node again, the index is then rebuilt from the log")]
     Index {

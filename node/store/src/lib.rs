@@ -9,6 +9,8 @@
 //!   nobody was told of it) from damage (set aside, reported, never dropped).
 //! - [`blob`]: file sets by content.
 //! - [`admin`]: looks at, repairs and compacts the folder of a node that does not run.
+//! - [`snapshot`]: the whole state after one block, made beside the running node, served and fetched in chunks. A log may
+//!   start at any height: the newest snapshot and the log after it are enough.
 
 pub mod admin;
 mod append;
@@ -26,6 +28,7 @@ pub mod log;
 pub mod memory;
 mod recover;
 pub mod roles;
+pub mod snapshot;
 mod state;
 mod store;
 
@@ -35,5 +38,6 @@ pub use chain::{ChainRead, ChainStore, CommitRef, Damage, Recovered};
 pub use error::StoreError;
 pub use log::{LogDamage, LogReport, LogStats, MissingRun, ScanDepth};
 pub use recover::RebuildReport;
+pub use snapshot::{JoinProgress, SnapshotReader};
 pub use state::{StateOptions, TransactionPlace};
 pub use store::{StateView, Store, StoreOptions, StoreReader};

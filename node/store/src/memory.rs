@@ -99,6 +99,8 @@ impl MemoryStore {
             roles: content.roles.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
             rebuilt: None,
             damage: Damage::default(),
+            joining: None,
+            begun_by_snapshot: false,
         };
         self.synced = content.clone();
         self.shared = Arc::new(Mutex::new(content));

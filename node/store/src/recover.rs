@@ -1,9 +1,11 @@
-//! Brings the state index to the end of the log, whatever state it is found in.
+//! Brings the state index to the end of the log, whatever state it is found in: from genesis, or from the newest
+//! snapshot when the log does not reach back so far.
 
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use tiltyard_keys::GenesisHash;
 use tiltyard_ledger::tree;
 use tiltyard_proto::block::DecidedBlock;
 use tiltyard_proto::genesis::Genesis;
@@ -14,6 +16,8 @@ use tiltyard_proto::units::Height;
 use crate::disk;
 use crate::error::StoreError;
 use crate::log::{BlockLog, LogReader, LogReport};
+use crate::snapshot::SnapshotReader;
+use crate::snapshot::restore::restore;
 use crate::state::replay::{replay, write_genesis};
 use crate::state::{Marker, StateIndex, StateOptions};
 use crate::store::StoreOptions;
@@ -57,17 +61,19 @@ pub(crate) fn open_chain(
     folder: &Path,
     genesis: &Genesis,
     options: &StoreOptions,
+    snapshots: &SnapshotReader,
 ) -> Result<Opened, StoreError> {
     let network = genesis.hash();
     let at = folder.join("log");
-    let mut log = BlockLog::open(&at, &network, options.segment_bytes, options.scan)?;
+    let mut log = open_log(folder, &network, options, snapshots)?;
     let mut report = log.report().clone();
     for _ in 0..CUTS_MAX {
-        let outcome =
-            open_state(folder, genesis, &log.reader(), options.state).and_then(|(state, rebuilt)| {
+        let outcome = open_state(folder, genesis, &log.reader(), snapshots, options.state).and_then(
+            |(state, rebuilt)| {
                 let height = state.marker().map_or(Height::ZERO, |marker| marker.height);
                 Ok((state, rebuilt, log.reader().block(height)?))
-            });
+            },
+        );
         let height = match outcome {
             Ok((state, rebuilt, tip)) => return Ok(Opened { log, state, tip, rebuilt, report }),
             Err(StoreError::DamagedBlock { height, .. } | StoreError::Hole { height }) => height,
@@ -84,6 +90,33 @@ pub(crate) fn open_chain(
     Err(StoreError::Index { fact: format!("it could not be made within {CUTS_MAX} tries") })
 }
 
+/// Opens the log. When a snapshot was fetched that is ahead of it, it is set aside (`log.old`, one at a time), and a new
+/// one begins with the snapshot's block: the join, or the crash in the middle of it, is finished here.
+fn open_log(
+    folder: &Path,
+    network: &GenesisHash,
+    options: &StoreOptions,
+    snapshots: &SnapshotReader,
+) -> Result<BlockLog, StoreError> {
+    let path = folder.join("log");
+    let log = BlockLog::open(&path, network, options.segment_bytes, options.scan)?;
+    let Some(base) = snapshots.fetched()? else { return Ok(log) };
+    if log.tip().is_some_and(|tip| tip >= base.height()) {
+        snapshots.forget_fetched()?;
+        return Ok(log);
+    }
+    tracing::info!(height = %base.height(), "the log begins anew with the block of a snapshot");
+    drop(log);
+    let old = folder.join("log.old");
+    remove_folder(&old)?;
+    fs::rename(&path, &old).map_err(|e| StoreError::io("move", &path, e))?;
+    disk::sync_folder(folder).map_err(|e| StoreError::io("sync folder", folder, e))?;
+    let mut log = BlockLog::open(&path, network, options.segment_bytes, options.scan)?;
+    log.append(base.decided())?;
+    snapshots.forget_fetched()?;
+    Ok(log)
+}
+
 /// Opens the index in `folder` and makes it agree with the log.
 ///
 /// Behind the log: replayed forward. Damaged, of another past, ahead of a log that lost its end, or not to be opened:
@@ -92,6 +125,7 @@ pub(crate) fn open_state(
     folder: &Path,
     genesis: &Genesis,
     log: &LogReader,
+    snapshots: &SnapshotReader,
     options: StateOptions,
 ) -> Result<(Arc<StateIndex>, Option<RebuildReport>), StoreError> {
     let tip = log.tip().unwrap_or(Height::ZERO);
@@ -110,7 +144,7 @@ pub(crate) fn open_state(
         Err(error) => return Err(error),
     };
     tracing::warn!(%reason, %tip, "state index is made anew from the log");
-    let (index, blocks) = rebuild(folder, genesis, log, options)?;
+    let (index, blocks) = rebuild(folder, genesis, log, snapshots, options)?;
     Ok((Arc::new(index), Some(RebuildReport { reason: Some(reason), blocks, height: tip })))
 }
 
@@ -124,7 +158,7 @@ fn try_open(
     let index = StateIndex::open(&path, options)?;
     let tip = log.tip().unwrap_or(Height::ZERO);
     let Some(marker) = index.marker() else {
-        if tip > Height::ZERO {
+        if tip > Height::ZERO || log.first().is_some() {
             return Err(StoreError::Index { fact: "it is empty".to_owned() });
         }
         write_genesis(&index, genesis)?;
@@ -136,6 +170,9 @@ fn try_open(
     }
     if marker.height > tip {
         return Err(StoreError::Ahead { state: marker.height, log: tip });
+    }
+    if log.first().is_some_and(|first| first > marker.height.next()) {
+        return Err(StoreError::Index { fact: "the log does not reach back to it".to_owned() });
     }
     if let Some(decided) = log.block(marker.height)?
         && (decided.block.hash() != marker.block || decided.block.header.state_root != marker.root)
@@ -172,13 +209,14 @@ pub(crate) fn rebuild(
     folder: &Path,
     genesis: &Genesis,
     log: &LogReader,
+    snapshots: &SnapshotReader,
     options: StateOptions,
 ) -> Result<(StateIndex, u64), StoreError> {
     let (current, fresh) = (folder.join(STATE), folder.join(FRESH));
     remove_folder(&fresh)?;
     let blocks = {
         let index = StateIndex::open(&fresh, options)?;
-        write_genesis(&index, genesis)?;
+        write_start(&index, genesis, log, snapshots)?;
         let blocks = replay(&index, log)?;
         let marker = index.marker();
         if let Some(marker) = marker
@@ -224,6 +262,25 @@ pub(crate) fn copy_afresh(folder: &Path, options: StateOptions) -> Result<(State
     put_in_place(folder)?;
     remove_folder(&folder.join(OLD))?;
     Ok((root, entries))
+}
+
+/// Writes the state that the replay starts from: genesis while the log is whole, else the newest snapshot that the log
+/// continues.
+fn write_start(
+    index: &StateIndex,
+    genesis: &Genesis,
+    log: &LogReader,
+    snapshots: &SnapshotReader,
+) -> Result<(), StoreError> {
+    let first = log.first().unwrap_or(Height::new(1));
+    if first <= Height::new(1) {
+        return write_genesis(index, genesis);
+    }
+    let base = snapshots
+        .base(log.tip().unwrap_or(Height::ZERO))
+        .filter(|base| base.height().next() >= first)
+        .ok_or(StoreError::NoBase { first })?;
+    restore(index, genesis.hash(), &base)
 }
 
 fn remove_folder(path: &Path) -> Result<(), StoreError> {

@@ -2,13 +2,15 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `s` ‖ state key | state value, newest |
+//! | `s` ‖ hash of a state key | key length (2) ‖ state key ‖ state value, newest |
+//! | `u` ‖ hash of a state key | while a snapshot is made: 1 ‖ what stood there when it began, or 0 for nothing |
 //! | `n` ‖ node key | tree node |
 //! | `z` ‖ height ‖ node key | nothing: the node went stale at that height and is pruned later |
 //! | `t` ‖ transaction id | height ‖ place in the block ‖ 1 if it took effect |
 //! | `m` | the marker: up to which block all of this is true |
 //!
-//! Heights are 8 bytes, places 4, big-endian. A block is one batch, so that the marker moves with what it marks. sled's
+//! Values lie in the order of the state tree, so that snapshots and roots are made in one pass. Heights are 8 bytes,
+//! places 4, big-endian. A block is one batch, so that the marker moves with what it marks. sled's
 //! own flush does not reach the disk on Linux (it calls `sync_file_range`): this module syncs the file itself. sled
 //! panics on some damaged files: every call is caught and becomes an error.
 
@@ -17,6 +19,7 @@ mod marker;
 mod open;
 pub(crate) mod replay;
 mod scrub;
+mod undo;
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,6 +28,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use tiltyard_ledger::{ChangeSet, ReadError, StateRead};
+use tiltyard_proto::hash::plain;
 use tiltyard_proto::ids::TransactionId;
 use tiltyard_proto::units::{Blocks, Height};
 
@@ -32,7 +36,9 @@ use crate::error::StoreError;
 use cache::NodeCache;
 pub(crate) use marker::Marker;
 
-const VALUE: u8 = b's';
+pub(crate) const VALUE: u8 = b's';
+/// Values from before a snapshot began.
+pub(crate) const UNDO: u8 = b'u';
 const NODE: u8 = b'n';
 const STALE: u8 = b'z';
 const TRANSACTION: u8 = b't';
@@ -94,10 +100,12 @@ pub(crate) struct StateIndex {
     noted_height: AtomicU64,
     doubtful: bool,
     nodes: Mutex<NodeCache>,
+    /// Whether old values are kept for a snapshot that is being made.
+    keeps_old: RwLock<bool>,
 }
 
 /// Runs one call into sled; a panic inside it becomes an error.
-fn guarded<T>(call: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, StoreError> {
+pub(crate) fn guarded<T>(call: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, StoreError> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(sled::Error::Io(source))) if crate::error::is_full(&source) => {
@@ -120,6 +128,22 @@ fn keyed(prefix: u8, key: &[u8]) -> Vec<u8> {
     out.push(prefix);
     out.extend_from_slice(key);
     out
+}
+
+fn value_key(key: &[u8]) -> Vec<u8> {
+    keyed(VALUE, &plain(key))
+}
+
+/// Joins a state key and its value. The ledger's keys have fixed forms, the longest below 80 bytes.
+fn pack(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(key.len()).expect("state keys are far below 64 KiB");
+    [&length.to_be_bytes()[..], key, value].concat()
+}
+
+/// Parts what [`pack`] joined; `None` when it is cut short.
+pub(crate) fn unpack(packed: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = packed.split_first_chunk::<2>()?;
+    rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))
 }
 
 fn stale_key(height: Height, node: &[u8]) -> Vec<u8> {
@@ -159,7 +183,11 @@ impl StateIndex {
         changes: &ChangeSet,
         outcomes: &[(TransactionId, bool)],
     ) -> Result<(), StoreError> {
-        let batch = self.batch(&marker, changes, outcomes)?;
+        let keeps_old = self.keeps_old.read().unwrap_or_else(PoisonError::into_inner);
+        let mut batch = self.batch(&marker, changes, outcomes)?;
+        if *keeps_old {
+            self.keep_before(changes, &mut batch)?;
+        }
         let mut held = self.marker.write().unwrap_or_else(PoisonError::into_inner);
         guarded(|| self.db.apply_batch(batch))?;
         self.noted_height.store(marker.height.get(), Ordering::Relaxed);
@@ -180,8 +208,8 @@ impl StateIndex {
         let mut batch = sled::Batch::default();
         for (key, value) in &changes.values {
             match value {
-                Some(value) => batch.insert(keyed(VALUE, key), value.as_slice()),
-                None => batch.remove(keyed(VALUE, key)),
+                Some(value) => batch.insert(value_key(key), pack(key, value)),
+                None => batch.remove(value_key(key)),
             }
         }
         for (key, node) in &changes.nodes {
@@ -282,7 +310,13 @@ fn unreadable(error: &StoreError) -> ReadError {
 
 impl StateRead for StateIndex {
     fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        self.get(&keyed(VALUE, key)).map_err(|error| unreadable(&error))
+        let Some(packed) = self.get(&value_key(key)).map_err(|error| unreadable(&error))? else {
+            return Ok(None);
+        };
+        match unpack(&packed) {
+            Some((found, value)) if found == key => Ok(Some(value.to_vec())),
+            Some(_) | None => Err(ReadError::new("another entry stands under a key's hash")),
+        }
     }
 
     fn node(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {

@@ -1,5 +1,7 @@
 //! The chain store on disk: one writer, any number of readers.
 
+mod join;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLockReadGuard};
 
@@ -8,7 +10,7 @@ use tiltyard_proto::block::DecidedBlock;
 use tiltyard_proto::genesis::Genesis;
 use tiltyard_proto::ids::{BlockHash, TransactionId};
 use tiltyard_proto::receipt::SetChange;
-use tiltyard_proto::units::Height;
+use tiltyard_proto::units::{Blocks, Height};
 
 use crate::bodies::Bodies;
 use crate::chain::{ChainRead, ChainStore, CommitRef, Damage, Recovered, check_next};
@@ -20,6 +22,7 @@ use crate::lock::FolderLock;
 use crate::log::{BlockLog, LogDamage, LogReader, MissingRun, SEGMENT_BYTES, ScanDepth};
 use crate::recover::{Opened, open_chain};
 use crate::roles::Roles;
+use crate::snapshot::{Joining, Maker, SnapshotReader};
 use crate::state::{Marker, StateIndex, StateOptions, TransactionPlace};
 
 /// How the store uses disk and memory.
@@ -32,15 +35,22 @@ pub struct StoreOptions {
     pub reserve_bytes: u64,
     /// How much of the log is read at the start.
     pub scan: ScanDepth,
+    /// A snapshot is made after every block whose height this divides; 0 for never.
+    pub snapshot_every: Blocks,
     /// The state index.
     pub state: StateOptions,
 }
 
 impl Default for StoreOptions {
-    /// 64 MiB segments, 64 MiB reserve, a quick start.
+    /// 64 MiB segments, 64 MiB reserve, a quick start, a snapshot every 1,000 blocks.
     fn default() -> Self {
-        let state = StateOptions::default();
-        Self { segment_bytes: SEGMENT_BYTES, reserve_bytes: 64 << 20, scan: ScanDepth::Quick, state }
+        Self {
+            segment_bytes: SEGMENT_BYTES,
+            reserve_bytes: 64 << 20,
+            scan: ScanDepth::Quick,
+            snapshot_every: Blocks::new(1_000),
+            state: StateOptions::default(),
+        }
     }
 }
 
@@ -54,6 +64,9 @@ pub struct Store {
     changes: Changes,
     reader: StoreReader,
     marker: Marker,
+    joining: Option<Joining>,
+    maker: Maker,
+    snapshot_every: Blocks,
     folder: PathBuf,
     reserve_bytes: u64,
     _lock: FolderLock,
@@ -73,7 +86,8 @@ impl Store {
     ) -> Result<(Self, Recovered), StoreError> {
         let lock = FolderLock::take(folder)?;
         let network = genesis.hash();
-        let Opened { log, state, tip, rebuilt, report } = open_chain(folder, genesis, &options)?;
+        let snapshots = SnapshotReader::open(&folder.join("snapshots"), &network)?;
+        let Opened { log, state, tip, rebuilt, report } = open_chain(folder, genesis, &options, &snapshots)?;
         let Some(marker) = state.marker() else {
             return Err(StoreError::Index { fact: "it holds no state".to_owned() });
         };
@@ -93,12 +107,35 @@ impl Store {
             roles: roles_damage,
         };
         let mut changes = Changes::open(folder, &network)?;
-        let reader = StoreReader { log: log.reader(), state, changes: changes.known() };
+        let (joining, progress) = Joining::open(&snapshots)?.unzip();
+        let begun_by_snapshot = log.reader().first().is_some_and(|first| first > Height::new(1));
+        let reader = StoreReader { log: log.reader(), state, snapshots, changes: changes.known() };
         catch_up(&mut changes, &reader)?;
-        let recovered = Recovered { tip, journal: entries, bodies: kept, roles: saved, rebuilt, damage };
-        let (folder, reserve_bytes) = (folder.to_path_buf(), options.reserve_bytes);
-        let this =
-            Self { log, journal, bodies, roles, changes, reader, marker, folder, reserve_bytes, _lock: lock };
+        let recovered = Recovered {
+            tip,
+            journal: entries,
+            bodies: kept,
+            roles: saved,
+            rebuilt,
+            joining: progress,
+            begun_by_snapshot,
+            damage,
+        };
+        let this = Self {
+            log,
+            journal,
+            bodies,
+            roles,
+            changes,
+            reader,
+            marker,
+            joining,
+            maker: Maker::default(),
+            snapshot_every: options.snapshot_every,
+            folder: folder.to_path_buf(),
+            reserve_bytes: options.reserve_bytes,
+            _lock: lock,
+        };
         Ok((this, recovered))
     }
 
@@ -196,7 +233,12 @@ impl ChainStore for Store {
         if let Some(change) = change_of(commit.decided, &self.reader)? {
             self.changes.keep(change)?;
         }
-        self.bodies.forget_through(marker.height)
+        self.bodies.forget_through(marker.height)?;
+        let due = marker.height.get().checked_rem(self.snapshot_every.get()) == Some(0);
+        if due && !self.maker.start(&self.reader.state, &self.reader.snapshots, commit.decided)? {
+            tracing::warn!(height = %marker.height, "no snapshot here: the one before is still being made");
+        }
+        Ok(())
     }
 
     fn save_role(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
@@ -212,10 +254,17 @@ impl ChainStore for Store {
 pub struct StoreReader {
     log: LogReader,
     state: Arc<StateIndex>,
+    snapshots: SnapshotReader,
     changes: Known,
 }
 
 impl StoreReader {
+    /// Returns the complete snapshots.
+    #[must_use]
+    pub fn snapshots(&self) -> &SnapshotReader {
+        &self.snapshots
+    }
+
     /// Holds the state still. The next commit waits for all views to be dropped: keep them short.
     #[must_use]
     pub fn view(&self) -> StateView<'_> {

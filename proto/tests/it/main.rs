@@ -13,6 +13,7 @@ mod rows;
 mod sample;
 mod sealing;
 mod set_draw;
+mod snapshots;
 mod spec_page;
 mod state_proofs;
 mod threats;

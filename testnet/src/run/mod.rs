@@ -1,6 +1,6 @@
 //! The whole market once, on this machine: post, train, commit, reveal, judge, pay, prove.
 
-mod client;
+pub(crate) mod client;
 pub(crate) mod layout;
 mod layout_config;
 pub(crate) mod plan;

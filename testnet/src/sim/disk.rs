@@ -209,6 +209,8 @@ impl Disk {
                 .map(|(block, (height, bytes))| (*block, *height, bytes.to_vec()))
                 .collect(),
             roles: content.roles.clone().into_iter().collect(),
+            joining: None,
+            begun_by_snapshot: false,
         };
         self.live = Rc::new(RefCell::new(content.clone()));
         Ok(recovered)

@@ -30,7 +30,11 @@ fn is_durable(effect: &Effect) -> bool {
         | Effect::Journal(_)
         | Effect::ResetJournal(_)
         | Effect::Commit(_)
-        | Effect::SaveRole(_) => true,
+        | Effect::SaveRole(_)
+        | Effect::BeginSnapshot { .. }
+        | Effect::SaveChunk { .. }
+        | Effect::FinishSnapshot { .. }
+        | Effect::DropSnapshot => true,
         Effect::Publish { .. }
         | Effect::Report { .. }
         | Effect::Ask { .. }
@@ -71,6 +75,7 @@ impl World {
             },
             role_secret: RoleSecret::new([node as u8; 32]),
             mempool: MempoolLimits::default(),
+            join: None,
         }
     }
 
@@ -259,8 +264,15 @@ impl World {
                 let delay = self.dice.between(10, 250);
                 self.give_later(at, delay, Input::Blob { root: blob.root, held });
             }
-            // No disk of the simulator loses blocks in the middle.
-            Effect::Serve { .. } | Effect::Drop(_) | Effect::FinishJob(_) | Effect::Repair(_) => {}
+            // No disk of the simulator loses blocks in the middle, and nodes here catch up by blocks.
+            Effect::Serve { .. }
+            | Effect::Drop(_)
+            | Effect::FinishJob(_)
+            | Effect::Repair(_)
+            | Effect::BeginSnapshot { .. }
+            | Effect::SaveChunk { .. }
+            | Effect::FinishSnapshot { .. }
+            | Effect::DropSnapshot => {}
             Effect::StartJob { id, job } => self.start_job(at, id, &job),
             Effect::CancelJob(id) => {
                 self.nodes[at].jobs.remove(&id);

@@ -265,7 +265,12 @@ impl World {
                 Some(bytes) => Some(SyncResponse::Body(Some(bytes))),
                 None => withholds.then_some(SyncResponse::Body(None)),
             },
-            SyncRequest::PendingIds | SyncRequest::Pending { .. } => None,
+            SyncRequest::PendingIds
+            | SyncRequest::Pending { .. }
+            | SyncRequest::LightBlock { .. }
+            | SyncRequest::Snapshots
+            | SyncRequest::SnapshotCut { .. }
+            | SyncRequest::SnapshotChunk { .. } => None,
         };
         drop(content);
         match response {

@@ -4,8 +4,10 @@
 
 mod agree;
 mod crash;
+mod join;
 mod judge;
 mod junk;
 mod market;
+mod snapshot;
 mod sync;
 mod world;

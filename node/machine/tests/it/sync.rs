@@ -27,9 +27,11 @@ fn a_late_observer_fetches_the_whole_chain() {
     }
     world.run(40_000);
     assert!(world.height(0) > 150);
+    world.blocks_given.clear();
     world.start(4);
     let done = world.run_until(world.now_ms + 5_000, |world| world.height(4) + 1 >= world.height(0));
     assert!(done, "{} of {} blocks", world.height(4), world.height(0));
+    assert!(world.blocks_given.len() > 1, "blocks came from one peer alone: {:?}", world.blocks_given);
     world.run(2_000);
     world.assert_agreement();
     assert!(world.nodes[4].events.iter().any(|event| matches!(event, Event::Synced { .. })));
@@ -159,4 +161,36 @@ fn a_newcomer_that_bonds_stake_votes_from_the_epoch_after_next_and_leaves_the_sa
     world.kill(4);
     world.run(3_000);
     assert!(world.height(0) >= before + 12, "{} blocks without it", world.height(0) - before);
+}
+
+#[test]
+fn three_peers_of_four_that_claim_much_and_never_answer_delay_a_joiner_only() {
+    for random in 25..28 {
+        let mut world = World::new(random, &FOUR_AND_ONE);
+        for at in 0..4 {
+            world.start(at);
+        }
+        world.run(20_000);
+        world.mutes = [0, 1, 2].into();
+        world.start(4);
+        let done = world.run_until(world.now_ms + 90_000, |world| world.height(4) + 1 >= world.height(0));
+        assert!(done, "{} of {} blocks", world.height(4), world.height(0));
+        world.assert_agreement();
+    }
+}
+
+#[test]
+fn a_false_tip_does_not_keep_validators_from_deciding() {
+    for silent in [false, true] {
+        let mut world = World::new(28, &FOUR_AND_ONE);
+        if silent {
+            world.mutes = [4].into();
+        } else {
+            world.liars = [4].into();
+        }
+        world.start_all();
+        world.run(20_000);
+        world.assert_agreement();
+        assert!(world.height(0) > 40, "{} blocks in 20 s at 5 a second", world.height(0));
+    }
 }

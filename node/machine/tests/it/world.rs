@@ -10,7 +10,8 @@ use tiltyard_ledger::memory::MemoryState;
 use tiltyard_ledger::{ReadError, StateRead};
 use tiltyard_machine::io::{Effect, Input, Job, JobId, JobOutcome, MessageToken, TimerId};
 use tiltyard_machine::roles::{JudgeConfig, MinerConfig, RoleConfig, RoleSecret};
-use tiltyard_machine::{Config, Event, Machine, MempoolLimits, Recovered};
+use tiltyard_machine::{Config, Event, JoinConfig, JoinState, Machine, MempoolLimits, Recovered};
+
 use tiltyard_proto::block::{Block, DecidedBlock};
 use tiltyard_proto::codec;
 use tiltyard_proto::genesis::{Genesis, GenesisValidator, Grant, Params};
@@ -23,6 +24,8 @@ use tiltyard_proto::wire::{
     TransactionFrame,
 };
 
+use crate::snapshot::Snapshot;
+
 /// The wall clock at virtual time 0.
 pub(crate) const EPOCH_MS: u64 = 1_800_000_000_000;
 
@@ -34,6 +37,33 @@ pub(crate) struct Disk {
     pub(crate) journal: Vec<Vec<u8>>,
     pub(crate) bodies: BTreeMap<BlockHash, (Height, Vec<u8>)>,
     pub(crate) roles: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Blocks before the first one that is kept.
+    pub(crate) base: u64,
+    pub(crate) snapshots: BTreeMap<u64, Snapshot>,
+    pub(crate) joining: Option<JoinState>,
+    pub(crate) chunks: BTreeMap<u32, Vec<u8>>,
+    pub(crate) begun_by_snapshot: bool,
+}
+
+impl Disk {
+    pub(crate) fn height(&self) -> u64 {
+        self.base + self.blocks.len() as u64
+    }
+
+    /// Blocks from a height on.
+    fn from(&self, height: u64) -> impl Iterator<Item = &DecidedBlock> {
+        let skipped = height.saturating_sub(self.base + 1);
+        let gone = height <= self.base;
+        self.blocks.iter().skip(usize::try_from(skipped).unwrap()).take_while(move |_| !gone)
+    }
+
+    /// Drops blocks up to a height, as a node with a horizon does.
+    pub(crate) fn prune_through(&mut self, height: u64) {
+        while self.base < height && self.blocks.len() > 1 {
+            self.blocks.remove(0);
+            self.base += 1;
+        }
+    }
 }
 
 /// A view of the disk's state, as the store's reader gives it.
@@ -77,6 +107,7 @@ impl Part {
 pub(crate) struct Node {
     pub(crate) seed: u8,
     pub(crate) part: Part,
+    pub(crate) join: Option<JoinConfig>,
     pub(crate) disk: Rc<RefCell<Disk>>,
     pub(crate) machine: Option<Machine<DiskState>>,
     /// Counts restarts: timers and answers of an earlier life are lost.
@@ -126,6 +157,14 @@ pub(crate) struct World {
     pub(crate) liars: BTreeSet<usize>,
     /// A node that is surrounded: no gossip reaches it, and liars lie to nobody else.
     pub(crate) eclipsed: Option<usize>,
+    /// Peers that claim much and never answer.
+    pub(crate) mutes: BTreeSet<usize>,
+    /// A snapshot is made after every so many blocks; 0 for never.
+    pub(crate) snapshot_every: u64,
+    /// Chunks that were given, by who gave them.
+    pub(crate) chunks_given: BTreeMap<usize, u64>,
+    /// Answers with blocks, by who gave them.
+    pub(crate) blocks_given: BTreeMap<usize, u64>,
     /// What each proposer offered, ever: one block for a height and round, restarts or not.
     offered: BTreeMap<(PublicKey, Height, Round), BlockHash>,
     /// Scores that each miner's checkpoint gets, by seed; the base gets 3 nats.
@@ -210,6 +249,10 @@ impl World {
             restart_after_ms: 500,
             liars: BTreeSet::new(),
             eclipsed: None,
+            mutes: BTreeSet::new(),
+            snapshot_every: 0,
+            chunks_given: BTreeMap::new(),
+            blocks_given: BTreeMap::new(),
             offered: BTreeMap::new(),
             skill: BTreeMap::new(),
             damaging: BTreeSet::new(),
@@ -221,6 +264,7 @@ impl World {
             world.nodes.push(Node {
                 seed: *seed,
                 part: *part,
+                join: None,
                 disk: Rc::new(RefCell::new(Disk { state, ..Disk::default() })),
                 machine: None,
                 life: 0,
@@ -277,7 +321,13 @@ impl World {
             journal: disk.journal.clone(),
             bodies: disk.bodies.iter().map(|(hash, (h, b))| (*hash, *h, b.clone())).collect(),
             roles: disk.roles.clone().into_iter().collect(),
+            joining: disk
+                .joining
+                .as_ref()
+                .map(|state| JoinState { have: disk.chunks.keys().copied().collect(), ..state.clone() }),
+            begun_by_snapshot: false,
         };
+        let recovered = Recovered { begun_by_snapshot: disk.begun_by_snapshot, ..recovered };
         drop(disk);
         let miner = MinerConfig {
             bond_max: MicroCredits::new(1_000_000_000),
@@ -297,6 +347,7 @@ impl World {
             },
             role_secret: RoleSecret::new([node.seed; 32]),
             mempool: MempoolLimits::default(),
+            join: node.join.clone(),
         };
         let state = DiskState(Rc::clone(&node.disk));
         node.machine = Some(Machine::new(config, state, recovered, now).unwrap());
@@ -357,6 +408,9 @@ impl World {
                 | Effect::ResetJournal(_)
                 | Effect::Commit(_)
                 | Effect::SaveRole(_)
+                | Effect::BeginSnapshot { .. }
+                | Effect::SaveChunk { .. }
+                | Effect::FinishSnapshot { .. }
         ));
         match effect {
             Effect::SaveBody { block, height, bytes } => {
@@ -367,10 +421,13 @@ impl World {
             Effect::Commit(commit) => {
                 let mut disk = disk.borrow_mut();
                 let height = commit.decided.block.header.height;
-                assert_eq!(disk.blocks.len() as u64 + 1, height.get(), "node {at} leaves a gap");
+                assert_eq!(disk.height() + 1, height.get(), "node {at} leaves a gap");
                 disk.state.apply(&commit.changes);
                 disk.blocks.push(commit.decided);
                 disk.bodies.retain(|_, (of, _)| *of > height);
+                if self.snapshot_every > 0 && height.get().is_multiple_of(self.snapshot_every) {
+                    crate::snapshot::make(&mut disk);
+                }
                 drop(disk);
                 self.send(at, 1, Input::Committed(height));
             }
@@ -386,6 +443,20 @@ impl World {
                     disk.roles.insert(key, value);
                 }
             }
+            Effect::BeginSnapshot { decided, cut } => {
+                let mut disk = disk.borrow_mut();
+                disk.joining = Some(JoinState { decided: *decided, cut, have: Vec::new() });
+                disk.chunks.clear();
+            }
+            Effect::SaveChunk { index, bytes } => {
+                assert!(disk.borrow_mut().chunks.insert(index, bytes).is_none(), "chunk {index} saved twice");
+            }
+            Effect::FinishSnapshot { .. } => {
+                crate::snapshot::adopt(&mut disk.borrow_mut());
+                self.kill(at);
+                self.at(10, Due::Restart(at));
+            }
+            Effect::DropSnapshot => disk.borrow_mut().joining = None,
             Effect::Publish { topic, bytes } => self.publish(at, topic, &bytes),
             Effect::Report { acceptance, .. } => self.nodes[at].reports.push(acceptance),
             Effect::Ask { token, to, request } => self.ask(at, token, &to, request),
@@ -479,18 +550,28 @@ impl World {
             return;
         }
         let lies = self.liars.contains(&to) && self.eclipsed.is_none_or(|victim| victim == from);
+        if self.mutes.contains(&to) && request != SyncRequest::Status {
+            self.send(from, 10_000, Input::Response { token, from: peer(to), response: None });
+            return;
+        }
+        let lies = lies || self.mutes.contains(&to);
+        if matches!(request, SyncRequest::SnapshotChunk { .. }) {
+            *self.chunks_given.entry(to).or_default() += 1;
+        }
+        if matches!(request, SyncRequest::Blocks { .. }) {
+            *self.blocks_given.entry(to).or_default() += 1;
+        }
         let response = {
             let disk = self.nodes[to].disk.borrow();
             match &request {
                 SyncRequest::Status => {
-                    let tip = if lies { 1_000_000 } else { disk.blocks.len() as u64 };
-                    Some(SyncResponse::Status { tip: Height::new(tip), first: Height::new(1) })
+                    let tip = if lies { 1_000_000 } else { disk.height() };
+                    let first = Height::new(disk.base + 1);
+                    Some(SyncResponse::Status { tip: Height::new(tip), first })
                 }
                 SyncRequest::Blocks { from, max } => {
-                    let start = usize::try_from(from.get().saturating_sub(1)).unwrap();
                     let max = usize::try_from(*max).unwrap();
-                    let mut blocks: Vec<DecidedBlock> =
-                        disk.blocks.iter().skip(start).take(max).cloned().collect();
+                    let mut blocks: Vec<DecidedBlock> = disk.from(from.get()).take(max).cloned().collect();
                     if lies {
                         for decided in &mut blocks {
                             decided.block.header.time = UnixMillis::new(7);
@@ -498,6 +579,10 @@ impl World {
                     }
                     Some(SyncResponse::Blocks(blocks))
                 }
+                SyncRequest::LightBlock { .. }
+                | SyncRequest::Snapshots
+                | SyncRequest::SnapshotCut { .. }
+                | SyncRequest::SnapshotChunk { .. } => Some(crate::snapshot::answer(&disk, &request, lies)),
                 SyncRequest::Body { .. } | SyncRequest::PendingIds | SyncRequest::Pending { .. } => None,
             }
         };
@@ -554,7 +639,7 @@ impl World {
     }
 
     pub(crate) fn height(&self, at: usize) -> u64 {
-        self.nodes[at].disk.borrow().blocks.len() as u64
+        self.nodes[at].disk.borrow().height()
     }
 
     pub(crate) fn lowest(&self) -> u64 {
@@ -567,13 +652,17 @@ impl World {
         let truth = self.nodes[longest].disk.borrow();
         for (at, node) in self.nodes.iter().enumerate() {
             let disk = node.disk.borrow();
-            for (mine, theirs) in disk.blocks.iter().zip(&truth.blocks) {
+            let first = disk.base.max(truth.base) + 1;
+            for (mine, theirs) in disk.from(first).zip(truth.from(first)) {
                 assert_eq!(mine.block, theirs.block, "nodes {at} and {longest} fork");
             }
             let totals = tiltyard_ledger::query::totals(&disk.state).unwrap();
             assert!(totals.is_conserved(), "node {at} lost credits");
-            if disk.blocks.len() == truth.blocks.len() {
-                assert_eq!(disk.state, truth.state, "nodes {at} and {longest} differ in state");
+            if disk.height() == truth.height() {
+                // Trees of states that were joined have nodes of other versions; entries and root are the same.
+                assert!(disk.state.entries().eq(truth.state.entries()), "nodes {at} and {longest} differ");
+                let root = tiltyard_ledger::tree::root(&disk.state).unwrap();
+                assert_eq!(root, tiltyard_ledger::tree::root(&truth.state).unwrap(), "node {at}");
             }
         }
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, RwLock};
+use std::time::Duration;
 
 use super::cache::NodeCache;
 use super::marker::Marker;
@@ -14,6 +15,12 @@ use crate::error::StoreError;
 /// Names of sled's snapshots begin with this; the ones being made end in the other.
 const SNAPSHOT: &str = "snap.";
 const SNAPSHOT_IN_MAKING: &str = ".generating";
+
+/// What sled says of a database that is open.
+const LOCKED: &str = "could not acquire lock";
+/// How often, and after which pause, a database that was open a moment ago is opened again.
+const LOCK_TRIES_MAX: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Sets files aside whose names fit; sled works without any snapshot, only slower at start.
 fn quarantine(folder: &Path, fits: impl Fn(&str) -> bool) -> Result<bool, StoreError> {
@@ -37,6 +44,13 @@ fn quarantine(folder: &Path, fits: impl Fn(&str) -> bool) -> Result<bool, StoreE
 fn open_database(folder: &Path, options: &StateOptions) -> Result<sled::Db, StoreError> {
     let config =
         sled::Config::new().path(folder).cache_capacity(options.page_cache_bytes).flush_every_ms(None);
+    for _ in 0..LOCK_TRIES_MAX {
+        match guarded(|| config.open()) {
+            // A handle that was just dropped is let go of by sled's own threads a moment later.
+            Err(StoreError::Index { fact }) if fact.contains(LOCKED) => std::thread::sleep(LOCK_PAUSE),
+            other => return other,
+        }
+    }
     guarded(|| config.open())
 }
 
@@ -75,6 +89,10 @@ impl StateIndex {
         let nodes = Mutex::new(NodeCache::new(options.node_cache_bytes));
         let folder = folder.to_path_buf();
         let noted_height = AtomicU64::new(marker.map_or(0, |marker| marker.height.get()));
-        Ok(Self { db, file, folder, options, marker: RwLock::new(marker), noted_height, doubtful, nodes })
+        let (marker, keeps_old) = (RwLock::new(marker), RwLock::new(false));
+        let this = Self { db, file, folder, options, marker, noted_height, doubtful, nodes, keeps_old };
+        // A snapshot that was being made when the node ended is not continued.
+        this.forget_old()?;
+        Ok(this)
     }
 }

@@ -17,7 +17,13 @@ const BLOCKS: u64 = 12;
 
 fn options() -> StoreOptions {
     let state = StateOptions { prune_after: Blocks::new(4), scrub_on_open: true, ..StateOptions::default() };
-    StoreOptions { segment_bytes: 16 * 1024, reserve_bytes: 0, scan: ScanDepth::Full, state }
+    StoreOptions {
+        segment_bytes: 16 * 1024,
+        reserve_bytes: 0,
+        scan: ScanDepth::Full,
+        state,
+        ..StoreOptions::default()
+    }
 }
 
 fn grown(folder: &Path, count: u64) -> (Maker, DecidedBlock) {

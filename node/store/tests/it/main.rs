@@ -10,4 +10,5 @@ mod damage;
 mod full;
 mod logs;
 mod small;
+mod snapshots;
 mod twin;

@@ -4,6 +4,7 @@ use tiltyard_proto::evidence::Evidence;
 use tiltyard_proto::ids::*;
 use tiltyard_proto::manifest::BlobKind;
 use tiltyard_proto::recipe::{Method, Recipe, Schedule, Strategy};
+use tiltyard_proto::snapshot::{ChunkRoot, SnapshotChunk, SnapshotCut, SnapshotEntry};
 use tiltyard_proto::task::{Payout, TaskKind, TaskSpec};
 use tiltyard_proto::transaction::Action;
 use tiltyard_proto::units::*;
@@ -192,18 +193,34 @@ fn sync_cases() -> Vec<Case> {
     let hash = BlockHash::from_bytes([1; 32]);
     let request = |name, value: SyncRequest| case("sync-request", name, &value);
     let response = |name, value: SyncResponse| case("sync-response", name, &value);
+    let root = |byte| MerkleRoot::from_bytes([byte; 32]);
+    let part = |depth, byte| ChunkRoot { depth, root: root(byte) };
+    let cut = SnapshotCut { chunks: vec![part(1, 1), part(2, 2), part(2, 3)] };
+    let entry = SnapshotEntry { key: vec![b'o'].into(), value: vec![0xa0].into() };
+    let chunk = SnapshotChunk { entries: vec![entry] };
     vec![
         request("status", SyncRequest::Status),
         request("blocks", SyncRequest::Blocks { from: Height::new(5), max: 64 }),
         request("body", SyncRequest::Body { block: hash }),
         request("pending-ids", SyncRequest::PendingIds),
         request("pending", SyncRequest::Pending { ids: vec![id] }),
+        request("light-block", SyncRequest::LightBlock { height: Height::new(9) }),
+        request("snapshots", SyncRequest::Snapshots),
+        request("snapshot-cut", SyncRequest::SnapshotCut { height: Height::new(9) }),
+        request("snapshot-chunk", SyncRequest::SnapshotChunk { height: Height::new(9), index: 3 }),
         response("status", SyncResponse::Status { tip: Height::new(9), first: Height::new(1) }),
         response("blocks", SyncResponse::Blocks(vec![decided()])),
         response("body", SyncResponse::Body(Some(block().encode().into()))),
         response("no-body", SyncResponse::Body(None)),
         response("pending-ids", SyncResponse::PendingIds(vec![id])),
         response("pending", SyncResponse::Pending(vec![signed(transfer()).encode().into()])),
+        response("light-block", SyncResponse::LightBlock(Some(Box::new(crate::chain::four(2).light(2))))),
+        response("no-light-block", SyncResponse::LightBlock(None)),
+        response("snapshots", SyncResponse::Snapshots(vec![Height::new(5), Height::new(9)])),
+        response("snapshot-cut", SyncResponse::SnapshotCut(Some(cut))),
+        response("no-snapshot-cut", SyncResponse::SnapshotCut(None)),
+        response("snapshot-chunk", SyncResponse::SnapshotChunk(Some(chunk))),
+        response("no-snapshot-chunk", SyncResponse::SnapshotChunk(None)),
     ]
 }
 

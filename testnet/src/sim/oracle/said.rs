@@ -102,6 +102,7 @@ impl Oracle {
             Event::Decided { .. }
             | Event::Syncing { .. }
             | Event::Synced { .. }
+            | Event::Joining { .. }
             | Event::Stale { .. }
             | Event::Fresh { .. }
             | Event::TaskPhase { .. }

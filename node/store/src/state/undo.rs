@@ -1,0 +1,82 @@
+//! Old values, kept while a snapshot is made: the first one of every entry that changes meanwhile, in the same batch as
+//! the change. Also fills an index from a snapshot.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use tiltyard_ledger::ChangeSet;
+
+use super::{MARKER, Marker, NODE, StateIndex, UNDO, guarded, keyed, pack, value_key};
+use crate::error::StoreError;
+
+/// Old values removed at a time.
+const CLEARED_PER_BATCH: usize = 16 * 1024;
+
+impl StateIndex {
+    pub(crate) fn db(&self) -> &sled::Db {
+        &self.db
+    }
+
+    /// Begins or ends the keeping of old values; ending it forgets them.
+    pub(crate) fn keep_old(&self, keep: bool) -> Result<(), StoreError> {
+        // Waits for a write that is under way: none leaves an old value after they are forgotten.
+        *self.keeps_old.write().unwrap_or_else(PoisonError::into_inner) = keep;
+        if keep { Ok(()) } else { self.forget_old() }
+    }
+
+    pub(super) fn forget_old(&self) -> Result<(), StoreError> {
+        loop {
+            let mut batch = sled::Batch::default();
+            let mut count = 0usize;
+            guarded(|| {
+                for key in self.db.scan_prefix([UNDO]).keys().take(CLEARED_PER_BATCH) {
+                    batch.remove(key?);
+                    count = count.saturating_add(1);
+                }
+                Ok(())
+            })?;
+            if count == 0 {
+                return Ok(());
+            }
+            guarded(|| self.db.apply_batch(batch))?;
+        }
+    }
+
+    /// Adds to a block's batch what stands now where it writes, unless it is kept already.
+    pub(super) fn keep_before(&self, changes: &ChangeSet, batch: &mut sled::Batch) -> Result<(), StoreError> {
+        for key in changes.values.keys() {
+            let name = value_key(key);
+            let undo = keyed(UNDO, name.get(1..).unwrap_or_default());
+            if self.get(&undo)?.is_none() {
+                match self.get(&name)? {
+                    Some(packed) => batch.insert(undo, keyed(1, &packed)),
+                    None => batch.insert(undo, vec![0u8]),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a part of a state that is being made; nodes that went stale are gone at once. Durable only after
+    /// [`Self::sync`], and true only when all parts are there.
+    pub(crate) fn fill(&self, marker: Marker, changes: &ChangeSet) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        for (key, value) in &changes.values {
+            if let Some(value) = value {
+                batch.insert(value_key(key), pack(key, value));
+            }
+        }
+        for (key, node) in &changes.nodes {
+            batch.insert(keyed(NODE, key), node.as_slice());
+        }
+        for key in &changes.stale {
+            batch.remove(keyed(NODE, key));
+        }
+        batch.insert(MARKER, marker.encode());
+        let mut held = self.marker.write().unwrap_or_else(PoisonError::into_inner);
+        guarded(|| self.db.apply_batch(batch))?;
+        self.noted_height.store(marker.height.get(), Ordering::Relaxed);
+        *held = Some(marker);
+        Ok(())
+    }
+}
