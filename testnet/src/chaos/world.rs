@@ -1,6 +1,7 @@
 //! The network under test: folders, keys and genesis of every node, and the accounts that make the load.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ use tiltyard_proto::units::{Blocks, MicroCredits, Stake, UnixMillis};
 
 use super::links::Links;
 use crate::run::Role;
-use crate::run::layout::{free_ports, hex, multiaddr, peer_id, write_key, write_secret};
+use crate::run::layout::{hex, multiaddr, peer_id, write_key, write_secret};
 use crate::run::plan::Seed;
 use crate::run::process::{Node, Place};
 
@@ -22,6 +23,8 @@ const STAKE: u64 = 10_000;
 pub(super) const GRANT: u64 = 1_000_000_000;
 /// Accounts that send.
 pub(super) const SENDERS: usize = 4;
+/// First port that is tried for a node.
+const QUIET_FROM: u16 = 10_240;
 /// Blocks over which absence counts: with faults of a few seconds nobody is away for half of them.
 const ABSENCE_WINDOW: u64 = 1_200;
 
@@ -42,7 +45,7 @@ pub(super) struct World {
 pub(super) fn lay_out(seed: u64, count: usize, binary: &Path, dir: &Path) -> Result<World> {
     let seed = Seed(seed);
     let key = |name: &str| SecretKey::from_seed(&seed.bytes(&format!("chaos/key/{name}")));
-    let free = free_ports(count * 2)?;
+    let free = quiet_ports(count * 2)?;
     let ports: Vec<(u16, u16)> =
         free.chunks_exact(2).filter_map(|pair| Some((*pair.first()?, *pair.last()?))).collect();
     let listen: Vec<u16> = ports.iter().map(|(listen, _)| *listen).collect();
@@ -87,6 +90,20 @@ pub(super) fn lay_out(seed: u64, count: usize, binary: &Path, dir: &Path) -> Res
     let world = World { nodes, keys, links, genesis, senders, tokens, ports };
     (0..count).try_for_each(|at| world.configure(at, 0))?;
     Ok(world)
+}
+
+/// Finds ports that are free now and stay so while a node is down: below those that the system hands out by itself.
+fn quiet_ports(count: usize) -> Result<Vec<u16>> {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let end = range.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(32_768_u16);
+    let ports = QUIET_FROM..end.max(QUIET_FROM + 1);
+    // Runs side by side begin their search at different places.
+    let skip = usize::try_from(std::process::id()).unwrap_or(0).wrapping_mul(61) % ports.len();
+    let around = ports.clone().skip(skip).chain(ports);
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let found: Vec<u16> = around.filter(free).take(count).collect();
+    anyhow::ensure!(found.len() == count, "only {} free ports below {end}", found.len());
+    Ok(found)
 }
 
 /// Writes the program that the nodes run: `tiltyard`, told that a full disk is an error and not a reason to die.
