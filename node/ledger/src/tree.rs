@@ -1,8 +1,12 @@
 //! The authenticated state: a Jellyfish Merkle tree over BLAKE3 (SPEC.md §6), behind our own types.
 //!
-//! A version is written only by a block that changes something, so that an idle chain writes no nodes.
+//! A version is written only by a block that changes something, so that an idle chain writes no nodes. Nodes have the
+//! byte form of the `jmt` library, which proves entries from them; changes are written by our own `batch`.
 
-use jmt::storage::{LeafNode, Node, NodeKey, TreeReader};
+mod batch;
+mod node;
+
+use jmt::storage::{LeafNode, NodeKey, TreeReader};
 use jmt::{JellyfishMerkleTree, KeyHash, OwnedValue, SimpleHasher, Version};
 use tiltyard_proto::hash::plain;
 use tiltyard_proto::ids::{MerkleRoot, StateRoot};
@@ -10,6 +14,8 @@ use tiltyard_proto::state_proof::{EMPTY_SUBTREE, ProofLeaf, StateProof};
 
 use crate::changes::{ChangeSet, Values};
 use crate::read::{ReadError, StateRead};
+use batch::{Batch, Write, Written};
+use node::{Node, node_key, take};
 
 struct Blake3(blake3::Hasher);
 
@@ -34,7 +40,7 @@ struct Reader<'a> {
 }
 
 impl TreeReader for Reader<'_> {
-    fn get_node_option(&self, node_key: &NodeKey) -> anyhow::Result<Option<Node>> {
+    fn get_node_option(&self, node_key: &NodeKey) -> anyhow::Result<Option<jmt::storage::Node>> {
         let key = borsh::to_vec(node_key)?;
         match self.state.node(&key)? {
             Some(bytes) => Ok(Some(borsh::from_slice(&bytes)?)),
@@ -69,11 +75,10 @@ pub fn root(state: &dyn StateRead) -> Result<StateRoot, ReadError> {
     let Some(version) = state.tree_version()? else {
         return Ok(StateRoot::from_bytes(EMPTY_SUBTREE));
     };
-    let reader = Reader { state, proven: None };
-    let root = JellyfishMerkleTree::<_, Blake3>::new(&reader)
-        .get_root_hash(version)
-        .map_err(|error| unreadable(&error))?;
-    Ok(StateRoot::from_bytes(root.0))
+    match state.node(&node_key(version, &[0; 32], 0))? {
+        Some(bytes) => Ok(StateRoot::from_bytes(Node::decode(&bytes)?.hash())),
+        None => Err(ReadError::new(format!("root node of version {version} is lost"))),
+    }
 }
 
 /// Computes the tree nodes for changed values; `values` holds no entry that stays as it was.
@@ -81,6 +86,7 @@ pub fn root(state: &dyn StateRead) -> Result<StateRoot, ReadError> {
 /// # Errors
 /// [`ReadError`] when the store cannot tell or lost a node.
 pub fn update(state: &dyn StateRead, values: Values) -> Result<ChangeSet, ReadError> {
+    let last = state.tree_version()?;
     if values.is_empty() {
         let state_root = root(state)?;
         return Ok(ChangeSet {
@@ -91,35 +97,16 @@ pub fn update(state: &dyn StateRead, values: Values) -> Result<ChangeSet, ReadEr
             state_root,
         });
     }
-    let version = match state.tree_version()? {
+    let version = match last {
         Some(last) => last.checked_add(1).ok_or_else(|| ReadError::new("tree version overflows"))?,
         None => 0,
     };
-    let mut hashed: Vec<(KeyHash, Option<OwnedValue>)> =
-        values.iter().map(|(key, value)| (key_hash(key), value.clone())).collect();
-    hashed.sort_unstable_by_key(|(hash, _)| *hash);
-    let reader = Reader { state, proven: None };
-    let (state_root, batch) = JellyfishMerkleTree::<_, Blake3>::new(&reader)
-        .put_value_set(hashed, version)
-        .map_err(|error| unreadable(&error))?;
-    let encoded = |error: std::io::Error| ReadError::new(format!("state tree: {error}"));
-    let mut nodes = Vec::with_capacity(batch.node_batch.nodes().len());
-    for (key, node) in batch.node_batch.nodes() {
-        nodes.push((borsh::to_vec(key).map_err(encoded)?, borsh::to_vec(node).map_err(encoded)?));
-    }
-    nodes.sort_unstable();
-    let mut stale = Vec::with_capacity(batch.stale_node_index_batch.len());
-    for index in &batch.stale_node_index_batch {
-        stale.push(borsh::to_vec(&index.node_key).map_err(encoded)?);
-    }
-    stale.sort_unstable();
-    Ok(ChangeSet {
-        values,
-        nodes,
-        stale,
-        tree_version: Some(version),
-        state_root: StateRoot::from_bytes(state_root.0),
-    })
+    let mut writes: Vec<Write> =
+        values.iter().map(|(key, value)| (plain(key), value.as_deref().map(plain))).collect();
+    writes.sort_unstable_by_key(|(key_hash, _)| *key_hash);
+    let (root, Written { nodes, stale }) = Batch::new(state, version).apply(last, &writes)?;
+    let state_root = StateRoot::from_bytes(root);
+    Ok(ChangeSet { values, nodes, stale, tree_version: Some(version), state_root })
 }
 
 /// Returns the value of `key` with a proof of it, or of its absence, under [`root`].
@@ -160,12 +147,6 @@ fn convert(bytes: &[u8]) -> Option<StateProof> {
         });
     }
     rest.is_empty().then_some(StateProof { leaf, siblings })
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (head, tail) = rest.split_first_chunk::<N>()?;
-    *rest = tail;
-    Some(*head)
 }
 
 fn hash(rest: &mut &[u8]) -> Option<MerkleRoot> {

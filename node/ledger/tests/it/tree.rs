@@ -134,3 +134,128 @@ proptest! {
         prop_assert!(state.node_count() <= 2 * state.entries().count() + 1);
     }
 }
+
+/// A tree over the library alone: what our own writer must agree with.
+mod library {
+    use std::collections::BTreeMap;
+
+    use jmt::storage::{LeafNode, Node, NodeKey, TreeReader};
+    use jmt::{JellyfishMerkleTree, KeyHash, OwnedValue, SimpleHasher, Version};
+
+    pub(super) struct Blake3(blake3::Hasher);
+
+    impl SimpleHasher for Blake3 {
+        fn new() -> Self {
+            Self(blake3::Hasher::new())
+        }
+
+        fn update(&mut self, data: &[u8]) {
+            self.0.update(data);
+        }
+
+        fn finalize(self) -> [u8; 32] {
+            *self.0.finalize().as_bytes()
+        }
+    }
+
+    #[derive(Default)]
+    pub(super) struct Tree {
+        nodes: BTreeMap<NodeKey, Node>,
+        version: Version,
+    }
+
+    impl TreeReader for Tree {
+        fn get_node_option(&self, key: &NodeKey) -> anyhow::Result<Option<Node>> {
+            Ok(self.nodes.get(key).cloned())
+        }
+
+        fn get_value_option(&self, _: Version, _: KeyHash) -> anyhow::Result<Option<OwnedValue>> {
+            Ok(None)
+        }
+
+        fn get_rightmost_leaf(&self) -> anyhow::Result<Option<(NodeKey, LeafNode)>> {
+            Ok(None)
+        }
+    }
+
+    impl Tree {
+        /// Writes one version and returns its root and the bytes of the nodes that it uses, versions left out.
+        pub(super) fn write(&mut self, changes: &BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> [u8; 32] {
+            let hashed = changes
+                .iter()
+                .map(|(key, value)| (KeyHash(*blake3::hash(key).as_bytes()), value.clone()))
+                .collect::<Vec<_>>();
+            let tree = JellyfishMerkleTree::<_, Blake3>::new(self);
+            let (root, batch) = tree.put_value_set(hashed, self.version).expect("in memory");
+            for stale in &batch.stale_node_index_batch {
+                self.nodes.remove(&stale.node_key);
+            }
+            self.nodes.extend(batch.node_batch.nodes().clone());
+            self.version += 1;
+            root.0
+        }
+
+        pub(super) fn len(&self) -> usize {
+            self.nodes.len()
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Block for block the same roots and the same number of nodes as the tree library, which walks once for each entry.
+    #[test]
+    fn a_batch_leads_where_the_tree_library_leads(
+        blocks in proptest::collection::vec(
+            proptest::collection::btree_map(0u16..600, proptest::option::weighted(0.6, 0u8..4), 1..80), 1..10)
+    ) {
+        let mut state = MemoryState::new();
+        let mut library = library::Tree::default();
+        for block in blocks {
+            let changes: BTreeMap<_, _> = block
+                .into_iter()
+                .map(|(key, value)| (key.to_be_bytes().to_vec(), value.map(|value| vec![value])))
+                .filter(|(key, value)| state.value(key).expect("in memory") != *value)
+                .collect();
+            if changes.is_empty() {
+                continue;
+            }
+            let root = library.write(&changes);
+            let set = tree::update(&state, changes).expect("in memory");
+            prop_assert_eq!(set.state_root.as_bytes(), &root);
+            state.apply(&set);
+            prop_assert_eq!(state.node_count(), library.len());
+        }
+        let entries: Vec<_> = state.entries().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+        let root = tree::root(&state).expect("in memory");
+        for (key, value) in entries {
+            let (_, proof) = tree::prove(&state, &key).expect("in memory");
+            proof.verify(&root, &key, Some(&value)).expect("the library reads what the batch wrote");
+        }
+    }
+}
+
+#[test]
+fn a_node_on_the_way_of_many_changes_is_read_once() {
+    struct Counting(MemoryState, std::cell::Cell<usize>);
+    impl StateRead for Counting {
+        fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, tiltyard_ledger::ReadError> {
+            self.0.value(key)
+        }
+        fn node(&self, key: &[u8]) -> Result<Option<Vec<u8>>, tiltyard_ledger::ReadError> {
+            self.1.set(self.1.get() + 1);
+            self.0.node(key)
+        }
+        fn tree_version(&self) -> Result<Option<u64>, tiltyard_ledger::ReadError> {
+            self.0.tree_version()
+        }
+    }
+    let entry = |at: u32, value: u8| (at.to_be_bytes().to_vec(), Some(vec![value]));
+    let mut state = MemoryState::new();
+    state.apply(&tree::update(&state, (0..4_000).map(|at| entry(at, 0)).collect()).expect("in memory"));
+    let nodes = state.node_count();
+    let counting = Counting(state, std::cell::Cell::new(0));
+    tree::update(&counting, (0..4_000).map(|at| entry(at, 1)).collect()).expect("in memory");
+    assert_eq!(counting.1.get(), nodes, "every node of the tree, each once");
+}
