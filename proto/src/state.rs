@@ -8,7 +8,9 @@ mod key;
 mod task;
 mod verdict;
 
-pub use account::{Account, Attendance, Punished, Standing, Totals, Unbonding, ValidatorRecord};
+pub use account::{
+    Account, Attendance, PayoutChange, Punished, Standing, Totals, Unbonding, ValidatorRecord,
+};
 pub use key::StateKey;
 pub use task::{
     EntrantRecord, EntrantStage, JudgeRecord, KeyDefault, Phase, RefundCause, Reveal, TaskRecord, TaskRules,

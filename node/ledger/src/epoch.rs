@@ -37,23 +37,26 @@ pub(crate) fn end_of_block(book: &mut Book<'_>) -> Result<(), Stop> {
     forget_sets(book, epoch)
 }
 
-/// Returns stake whose delay is over and that no task holds.
+/// Returns stake whose delay is over and that no task holds, then lets payout accounts change whose delay is over.
 fn release(book: &mut Book<'_>, keys: &[PublicKey]) -> Result<(), Stop> {
     for key in keys {
         let mut record = record_of(book, *key)?;
-        if record.duties > 0 || record.unbonding.is_empty() {
-            continue;
-        }
         let now = book.height;
+        let free = record.duties == 0;
         let (ready, waiting): (Vec<_>, Vec<_>) =
-            record.unbonding.iter().copied().partition(|leaving| leaving.until <= now);
-        if ready.is_empty() {
+            record.unbonding.iter().copied().partition(|leaving| free && leaving.until <= now);
+        let change = record.payout_change.filter(|change| change.from <= now);
+        if ready.is_empty() && change.is_none() {
             continue;
         }
         for leaving in ready {
-            book.credit(Place::Unbonding, *key, leaving.amount)?;
+            book.credit(Place::Unbonding, record.payout, leaving.amount)?;
         }
         record.unbonding = waiting;
+        if let Some(change) = change {
+            record.payout = change.to;
+            record.payout_change = None;
+        }
         book.put(StateKey::Validator(*key), record)?;
     }
     Ok(())

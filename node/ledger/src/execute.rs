@@ -5,6 +5,7 @@ use tiltyard_proto::certificate::Certificate;
 use tiltyard_proto::genesis::Params;
 use tiltyard_proto::ids::TransactionId;
 use tiltyard_proto::limits::VALID_UNTIL_BLOCKS_MAX;
+use tiltyard_proto::state::Account;
 use tiltyard_proto::transaction::{Transaction, VerifiedTransaction};
 use tiltyard_proto::units::{Blocks, Height};
 use tiltyard_proto::validators::ValidatorSet;
@@ -15,7 +16,7 @@ use crate::error::{AdmitError, BlockError, ExecuteError, MarketError, Stop};
 use crate::event::LedgerEvent;
 use crate::read::StateRead;
 use crate::totals::Place;
-use crate::{attendance, epoch, fee, phase, rules, tree};
+use crate::{attendance, epoch, fee, phase, query, rules, tree};
 
 /// What a block is, apart from its transactions.
 #[derive(Debug, Clone, Copy)]
@@ -127,19 +128,36 @@ pub fn check(
     height: Height,
     transaction: &VerifiedTransaction,
 ) -> Result<Result<(), AdmitError>, ExecuteError> {
+    let params = query::params(state)?;
+    precheck(state, &params, genesis, height, transaction.transaction())
+}
+
+/// Says the same as [`check`] of a transaction whose signature nobody has looked at: what the state refuses need not be
+/// verified. `params` are those in force after `height`.
+///
+/// A paying transaction costs one read, of its sender's account.
+///
+/// # Errors
+/// As [`check`].
+pub fn precheck(
+    state: &dyn StateRead,
+    params: &Params,
+    genesis: GenesisHash,
+    height: Height,
+    body: &Transaction,
+) -> Result<Result<(), AdmitError>, ExecuteError> {
     let next = height.next();
-    let mut book = Book::open(state, genesis, next)?;
-    let body = transaction.transaction();
-    let account = book.account(body.sender)?;
+    let account = query::account(state, &body.sender)?;
     if body.nonce < account.nonce {
         let (sender, given, next) = (body.sender, body.nonce, account.nonce);
         return Ok(Err(AdmitError::Nonce { sender, given, next }));
     }
-    if let Err(error) = may_enter(&mut book, body)? {
+    if let Err(error) = may_enter(genesis, next, params, &account, body) {
         return Ok(Err(error));
     }
-    if is_free(&book, body) {
-        match rules::apply(&mut book, transaction) {
+    if body.fee < params.fee_min {
+        let mut book = Book::open(state, genesis, next)?;
+        match rules::apply(&mut book, body) {
             Ok(()) => {}
             Err(Stop::Market(error)) => return Ok(Err(AdmitError::FreeFailure(error))),
             Err(stop) => return Err(stop.outside(next)),
@@ -153,26 +171,30 @@ fn is_free(book: &Book<'_>, body: &Transaction) -> bool {
 }
 
 /// Checks what does not depend on the nonce.
-fn may_enter(book: &mut Book<'_>, body: &Transaction) -> Result<Result<(), AdmitError>, ExecuteError> {
-    let height = book.height;
-    if body.genesis != book.genesis {
-        return Ok(Err(AdmitError::ForeignNetwork { theirs: body.genesis, ours: book.genesis }));
+fn may_enter(
+    genesis: GenesisHash,
+    height: Height,
+    params: &Params,
+    account: &Account,
+    body: &Transaction,
+) -> Result<(), AdmitError> {
+    if body.genesis != genesis {
+        return Err(AdmitError::ForeignNetwork { theirs: body.genesis, ours: genesis });
     }
     if body.valid_until < height {
-        return Ok(Err(AdmitError::Expired { valid_until: body.valid_until, height }));
+        return Err(AdmitError::Expired { valid_until: body.valid_until, height });
     }
     if body.valid_until > height.plus(Blocks::new(VALID_UNTIL_BLOCKS_MAX)) {
-        return Ok(Err(AdmitError::TooFarAhead { valid_until: body.valid_until, height }));
+        return Err(AdmitError::TooFarAhead { valid_until: body.valid_until, height });
     }
-    let needed = fee::fee_due(&body.action, &book.params);
+    let needed = fee::fee_due(&body.action, params);
     if body.fee < needed {
-        return Ok(Err(AdmitError::FeeTooLow { fee: body.fee, needed }));
+        return Err(AdmitError::FeeTooLow { fee: body.fee, needed });
     }
-    let balance = book.account(body.sender)?.balance;
-    if body.fee > balance {
-        return Ok(Err(AdmitError::FeeUnpayable { fee: body.fee, balance }));
+    if body.fee > account.balance {
+        return Err(AdmitError::FeeUnpayable { fee: body.fee, balance: account.balance });
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
 struct Run<'a> {
@@ -199,10 +221,10 @@ impl<'a> Run<'a> {
     fn apply(&mut self, transaction: &VerifiedTransaction) -> Result<Result<(), AdmitError>, ExecuteError> {
         let height = self.book.height;
         let body = transaction.transaction();
-        if let Err(error) = may_enter(&mut self.book, body)? {
+        let mut account = self.book.account(body.sender)?;
+        if let Err(error) = may_enter(self.book.genesis, height, &self.book.params, &account, body) {
             return Ok(Err(error));
         }
-        let mut account = self.book.account(body.sender)?;
         if body.nonce != account.nonce {
             let (sender, given, next) = (body.sender, body.nonce, account.nonce);
             return Ok(Err(AdmitError::Nonce { sender, given, next }));
@@ -218,7 +240,7 @@ impl<'a> Run<'a> {
             // Nonce and fee stay, whatever becomes of the action.
             self.book.keep();
         }
-        let result = match rules::apply(&mut self.book, transaction) {
+        let result = match rules::apply(&mut self.book, body) {
             Ok(()) => {
                 self.book.keep();
                 Ok(())

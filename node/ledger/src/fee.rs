@@ -26,7 +26,8 @@ pub const fn may_be_free(action: &Action) -> bool {
         | Action::Bond { .. }
         | Action::Unbond { .. }
         | Action::Unjail
-        | Action::SetValidator { .. } => false,
+        | Action::SetValidator { .. }
+        | Action::Revoke { .. } => false,
     }
 }
 

@@ -49,6 +49,7 @@ fn fill(book: &mut Book<'_>, genesis: &Genesis) -> Result<(), Stop> {
             addresses: validator.addresses.clone(),
             payout: validator.payout,
             duties: 0,
+            payout_change: None,
         };
         book.put(StateKey::Validator(validator.key), record)?;
     }

@@ -40,7 +40,7 @@ pub mod tree;
 pub use changes::{ChangeSet, Overlay, Values};
 pub use error::{AdmitError, BlockError, ExecuteError, GenesisStateError, MarketError};
 pub use event::LedgerEvent;
-pub use execute::{BlockContext, Executed, Outcome, Selected, check, execute, select};
+pub use execute::{BlockContext, Executed, Outcome, Selected, check, execute, precheck, select};
 pub use fee::{fee_due, may_be_free};
 pub use genesis::genesis;
 pub use read::{ReadError, StateRead};

@@ -26,6 +26,15 @@ pub struct Unbonding {
     pub amount: MicroCredits,
 }
 
+/// A payout account on its way to replace the present one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayoutChange {
+    /// The new account.
+    pub to: PublicKey,
+    /// Height from which it is in force; it takes over at the next end of an epoch.
+    pub from: Height,
+}
+
 /// Whether a validator may vote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Standing {
@@ -53,10 +62,12 @@ pub struct ValidatorRecord {
     pub peer: ByteBuf,
     /// Multiaddresses, as text.
     pub addresses: Vec<String>,
-    /// Account that receives the judge's pay.
+    /// Account that receives the judge's pay, the subsidy and stake that returns. Its key may revoke.
     pub payout: PublicKey,
     /// Tasks that still hold its stake as committee member.
     pub duties: u32,
+    /// Another payout account that takes over after a delay, unless the present one revokes it.
+    pub payout_change: Option<PayoutChange>,
 }
 
 /// Where every micro-credit is. Their sum is genesis plus subsidy plus faucet, after every block.

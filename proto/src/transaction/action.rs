@@ -110,7 +110,8 @@ pub enum Action {
     },
     /// Returns a jailed validator to the set at the next epoch.
     Unjail,
-    /// Publishes where a validator can be reached and who may receive its pay.
+    /// Publishes where a validator can be reached and who may receive its pay; another payout account than before takes
+    /// over after the unbonding delay.
     SetValidator {
         /// Peer id, in its multihash bytes.
         peer: ByteBuf,
@@ -121,6 +122,13 @@ pub enum Action {
     },
     /// Proves that a validator signed two things where it may sign one.
     Evidence(Box<Evidence>),
+    /// Sent by a validator's payout key: stops a change of the payout account, and may start to release all stake.
+    Revoke {
+        /// The validator.
+        validator: PublicKey,
+        /// Whether all bonded stake starts to leave.
+        unbond: bool,
+    },
 }
 
 impl Action {
@@ -144,6 +152,7 @@ impl Action {
             Self::Unjail => "unjail",
             Self::SetValidator { .. } => "set-validator",
             Self::Evidence(_) => "evidence",
+            Self::Revoke { .. } => "revoke",
         }
     }
 
@@ -163,7 +172,8 @@ impl Action {
             | Self::Unbond { .. }
             | Self::Unjail
             | Self::SetValidator { .. }
-            | Self::Evidence(_) => Topic::Transactions,
+            | Self::Evidence(_)
+            | Self::Revoke { .. } => Topic::Transactions,
         }
     }
 
@@ -184,7 +194,8 @@ impl Action {
             | Self::Bond { .. }
             | Self::Unbond { .. }
             | Self::Unjail
-            | Self::Evidence(_) => Ok(()),
+            | Self::Evidence(_)
+            | Self::Revoke { .. } => Ok(()),
         }
     }
 }

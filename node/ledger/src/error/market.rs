@@ -271,6 +271,14 @@ pub enum MarketError {
         /// The sender.
         key: PublicKey,
     },
+    /// Only the present payout key may revoke.
+    #[error("only {payout}, the payout account of {validator}, may revoke; sign with its key")]
+    NotPayoutKey {
+        /// The validator.
+        validator: PublicKey,
+        /// Its payout account.
+        payout: PublicKey,
+    },
     /// Stake that would be, or stay, below the smallest.
     #[error("stake would be {stake} credits, the smallest is {needed}; bond more, or unbond all")]
     StakeTooSmall {

@@ -17,20 +17,19 @@ mod transfer;
 use tiltyard_keys::PublicKey;
 use tiltyard_proto::ids::TaskId;
 use tiltyard_proto::state::StateKey;
-use tiltyard_proto::transaction::{Action, VerifiedTransaction};
+use tiltyard_proto::transaction::{Action, Transaction};
 use tiltyard_proto::validators::Validator;
 
 use crate::book::Book;
 use crate::error::{MarketError, Stop};
 
 /// Applies the action of a transaction whose nonce and fee are settled.
-pub(crate) fn apply(book: &mut Book<'_>, transaction: &VerifiedTransaction) -> Result<(), Stop> {
-    let body = transaction.transaction();
+pub(crate) fn apply(book: &mut Book<'_>, body: &Transaction) -> Result<(), Stop> {
     let sender = body.sender;
     match &body.action {
         Action::Transfer { to, amount } => transfer::apply(book, sender, *to, *amount),
         Action::Faucet { to } => faucet::apply(book, *to),
-        Action::Post(spec) => post::apply(book, sender, transaction.id(), spec),
+        Action::Post(spec) => post::apply(book, sender, body.id(), spec),
         Action::Cancel { task } => cancel::apply(book, sender, *task),
         Action::Accept { task } => accept::apply(book, sender, *task),
         Action::Commit { task, commitment, bond, stamp, reference } => {
@@ -60,6 +59,7 @@ pub(crate) fn apply(book: &mut Book<'_>, transaction: &VerifiedTransaction) -> R
             stake::set_validator(book, sender, peer, addresses, *payout)
         }
         Action::Evidence(evidence) => evidence::apply(book, evidence),
+        Action::Revoke { validator, unbond } => stake::revoke(book, sender, *validator, *unbond),
     }
 }
 

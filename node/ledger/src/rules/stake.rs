@@ -1,11 +1,13 @@
-//! `Bond`, `Unbond`, `Unjail`, `SetValidator`: a validator's stake and whereabouts.
+//! `Bond`, `Unbond`, `Unjail`, `SetValidator`, `Revoke`: a validator's stake and whereabouts.
 //!
-//! None of them changes the running set: sets are computed at the end of an epoch and come into force one epoch later.
+//! The validator key is hot: it signs votes on a machine that can be broken into. What it earns and what it locks goes to
+//! the payout account, whose key can stay cold: the hot key changes that account only after the unbonding delay, and the
+//! cold key can stop it. None of them changes the running set: sets are computed at the end of an epoch and come into force one epoch later.
 
 use serde_bytes::ByteBuf;
 use tiltyard_keys::PublicKey;
 use tiltyard_proto::limits::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, STAKE_TOTAL_MAX};
-use tiltyard_proto::state::{Attendance, Standing, StateKey, Unbonding, ValidatorRecord};
+use tiltyard_proto::state::{Attendance, PayoutChange, Standing, StateKey, Unbonding, ValidatorRecord};
 use tiltyard_proto::units::{MICRO_PER_CREDIT, MicroCredits, Stake};
 
 use crate::book::Book;
@@ -62,6 +64,7 @@ fn enlist(book: &mut Book<'_>, key: PublicKey) -> Result<ValidatorRecord, Stop> 
         addresses: Vec::new(),
         payout: key,
         duties: 0,
+        payout_change: None,
     })
 }
 
@@ -82,12 +85,47 @@ pub(super) fn unbond(book: &mut Book<'_>, sender: PublicKey, stake: Stake) -> Re
     if record.unbonding.len() >= UNBONDINGS_MAX {
         return Err(MarketError::UnbondingsFull { count: record.unbonding.len() }.into());
     }
-    let amount: MicroCredits = stake.to_micro_credits().ok_or(Stop::Broken("bonded stake overflows"))?;
+    leave(book, &mut record, stake)?;
     record.stake = rest;
-    let until = book.height.plus(book.params.unbonding);
-    record.unbonding.push(Unbonding { until, amount });
-    book.shift(Place::Stake, Place::Unbonding, amount)?;
     Ok(book.put(StateKey::Validator(sender), record)?)
+}
+
+/// Puts bonded stake on its way out. When there are many parts, the newest takes it in.
+fn leave(book: &mut Book<'_>, record: &mut ValidatorRecord, stake: Stake) -> Result<(), Stop> {
+    let amount: MicroCredits = stake.to_micro_credits().ok_or(Stop::Broken("bonded stake overflows"))?;
+    let until = book.height.plus(book.params.unbonding);
+    let full = record.unbonding.len() >= UNBONDINGS_MAX;
+    match record.unbonding.last_mut() {
+        Some(newest) if full => {
+            newest.until = until;
+            newest.amount =
+                newest.amount.checked_add(amount).ok_or(Stop::Broken("unbonding stake overflows"))?;
+        }
+        Some(_) | None => record.unbonding.push(Unbonding { until, amount }),
+    }
+    book.shift(Place::Stake, Place::Unbonding, amount)
+}
+
+pub(super) fn revoke(
+    book: &mut Book<'_>,
+    sender: PublicKey,
+    validator: PublicKey,
+    unbond: bool,
+) -> Result<(), Stop> {
+    let mut record = record_of(book, validator)?;
+    if record.payout != sender {
+        return Err(MarketError::NotPayoutKey { validator, payout: record.payout }.into());
+    }
+    let leaving = if unbond { record.stake } else { Stake::ZERO };
+    if record.payout_change.is_none() && leaving == Stake::ZERO {
+        return Err(MarketError::NothingToDo.into());
+    }
+    record.payout_change = None;
+    if leaving > Stake::ZERO {
+        leave(book, &mut record, leaving)?;
+        record.stake = Stake::ZERO;
+    }
+    Ok(book.put(StateKey::Validator(validator), record)?)
 }
 
 pub(super) fn unjail(book: &mut Book<'_>, sender: PublicKey) -> Result<(), Stop> {
@@ -121,6 +159,15 @@ pub(super) fn set_validator(
     }
     record.peer = ByteBuf::from(peer.to_vec());
     record.addresses = addresses.to_vec();
-    record.payout = payout;
+    let pending = record.payout_change.is_some_and(|change| change.to == payout);
+    if record.payout == payout {
+        record.payout_change = None;
+    } else if record.payout == sender {
+        // Nothing is kept apart from the hot key yet: there is nobody to ask.
+        record.payout = payout;
+    } else if !pending {
+        let from = book.height.plus(book.params.unbonding);
+        record.payout_change = Some(PayoutChange { to: payout, from });
+    }
     Ok(book.put(StateKey::Validator(sender), record)?)
 }

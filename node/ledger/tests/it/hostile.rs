@@ -122,7 +122,8 @@ fn action(world: &World, tasks: &[TaskId], step: &Move) -> Action {
         19 => Action::Bond { stake: Stake::new(u64::from(step.one)) },
         20 => Action::Unbond { stake: Stake::new(u64::from(step.one)) },
         _ if step.one < 8 => double_vote(world, name, u64::from(step.two) % 64),
-        _ if step.one < 90 => Action::Unjail,
+        _ if step.one < 60 => Action::Unjail,
+        _ if step.one < 120 => Action::Revoke { validator: key(name), unbond: step.two > 128 },
         _ => Action::SetValidator {
             peer: vec![1; usize::from(step.one % 80)].into(),
             addresses: vec!["x".repeat(usize::from(step.two))],

@@ -268,3 +268,91 @@ fn the_last_set_stays_when_nobody_is_left() {
     let keys: Vec<PublicKey> = query::validators(&world.state).expect("readable");
     assert_eq!(keys.len(), 4);
 }
+
+/// `v1` with the cold account `c` as payout; the hot key has credits for fees.
+fn with_cold_key() -> World {
+    let mut world = World::new();
+    world.act("a", Action::Transfer { to: key("v1"), amount: micro(1_000) });
+    world.act("v1", payout_to("c"));
+    assert_eq!(record(&world, "v1").payout, key("c"), "from the hot key itself it changes at once");
+    world
+}
+
+fn payout_to(who: &str) -> Action {
+    Action::SetValidator { peer: vec![1; 38].into(), addresses: vec![], payout: key(who) }
+}
+
+fn revoke(unbond: bool) -> Action {
+    Action::Revoke { validator: key("v1"), unbond }
+}
+
+#[test]
+fn a_stolen_hot_key_moves_the_payout_only_after_the_delay() {
+    let mut world = with_cold_key();
+    world.act("v1", payout_to("x"));
+    let change = record(&world, "v1").payout_change.expect("it is pending");
+    assert_eq!((change.to, change.from.get()), (key("x"), world.height.get() + 171));
+    world.act("v1", payout_to("x"));
+    assert_eq!(record(&world, "v1").payout_change, Some(change), "saying it again gains nothing");
+    world.pass(Height::new(change.from.get() - 1));
+    world.act("v1", payout_to("d"));
+    let later = record(&world, "v1").payout_change.expect("another one waits anew");
+    assert!(later.from > change.from);
+    world.pass(Height::new(later.from.get() - 1));
+    assert_eq!(record(&world, "v1").payout, key("c"));
+    world.pass(Height::new(later.from.get().next_multiple_of(10)));
+    assert_eq!((record(&world, "v1").payout, record(&world, "v1").payout_change), (key("d"), None));
+}
+
+#[test]
+fn the_cold_key_wins_the_race_up_to_the_last_block() {
+    let mut world = with_cold_key();
+    world.act("v1", payout_to("x"));
+    let from = record(&world, "v1").payout_change.expect("it is pending").from;
+    world.pass(Height::new(from.get().next_multiple_of(10) - 1));
+    world.act("c", revoke(false));
+    assert_eq!((record(&world, "v1").payout, record(&world, "v1").payout_change), (key("c"), None));
+    world.pass(Height::new(world.height.get() + 20));
+    assert_eq!(record(&world, "v1").payout, key("c"), "the change does not come back");
+    world.act("v1", payout_to("x"));
+    world.act("v1", payout_to("c"));
+    assert_eq!(record(&world, "v1").payout_change, None, "naming the present one ends it too");
+}
+
+#[test]
+fn a_stolen_hot_key_unbonds_to_the_cold_account_only() {
+    let mut world = with_cold_key();
+    // Both at once: the stake is due no later than the change, and goes first.
+    world.act("v1", Action::Unbond { stake: Stake::new(100) });
+    world.act("v1", payout_to("x"));
+    let (cold, hot) = (world.balance("c"), world.balance("v1"));
+    world.pass(Height::new((world.height.get() + 171).next_multiple_of(10)));
+    assert_eq!(world.balance("c"), cold + 100_000_000);
+    assert_eq!((world.balance("v1"), world.balance("x")), (hot, GRANT));
+}
+
+#[test]
+fn the_cold_key_takes_all_stake_out_even_when_the_thief_filled_every_part() {
+    let mut world = with_cold_key();
+    for _ in 0..16 {
+        world.act("v1", Action::Unbond { stake: Stake::new(1) });
+    }
+    world.act("c", revoke(true));
+    let found = record(&world, "v1");
+    assert_eq!((found.stake, found.unbonding.len()), (Stake::ZERO, 16));
+    assert_eq!(found.unbonding[15].amount, micro(85_000_000));
+    world.pass(Height::new((world.height.get() + 171).next_multiple_of(10)));
+    assert_eq!(world.balance("c"), GRANT - 10 + 100_000_000);
+    assert!(!has(&set(&world, world.height.get() + 1), "v1"));
+}
+
+#[test]
+fn only_the_present_payout_key_revokes_and_only_what_is_there() {
+    let mut world = with_cold_key();
+    let (validator, payout) = (key("v1"), key("c"));
+    assert_eq!(world.refused("x", revoke(true)), MarketError::NotPayoutKey { validator, payout });
+    assert_eq!(world.refused("v1", revoke(true)), MarketError::NotPayoutKey { validator, payout });
+    assert_eq!(world.refused("c", revoke(false)), MarketError::NothingToDo);
+    let stranger = Action::Revoke { validator: key("b"), unbond: true };
+    assert_eq!(world.refused("c", stranger), MarketError::NoStake { key: key("b") });
+}

@@ -51,6 +51,8 @@ fn account_cases() -> Vec<Case> {
         addresses: vec!["/ip4/127.0.0.1/tcp/4001".to_owned()],
         payout: key(20),
         duties: 2,
+        payout_change: (standing == Standing::Active)
+            .then_some(PayoutChange { to: key(21), from: Height::new(77) }),
     };
     let amount = MicroCredits::new;
     let totals = Totals {

@@ -58,6 +58,7 @@ pub(crate) fn actions() -> Vec<Action> {
         },
         Action::Evidence(Box::new(double_vote())),
         Action::Evidence(Box::new(double_proposal())),
+        Action::Revoke { validator: key(1), unbond: true },
     ]
 }
 
