@@ -121,11 +121,13 @@ pub(crate) struct StorageConfig {
     pub(crate) blobs_mb_max: u64,
     /// A snapshot of the state is made after every so many blocks; 0 for never.
     pub(crate) snapshot_every: u64,
+    /// Blocks older than so many are dropped once snapshots cover them; 0 keeps every block.
+    pub(crate) keep_blocks: u64,
 }
 
 impl Default for StorageConfig {
     fn default() -> Self {
-        Self { blobs_mb_max: 20_000, snapshot_every: 1_000 }
+        Self { blobs_mb_max: 20_000, snapshot_every: 1_000, keep_blocks: 100_000 }
     }
 }
 
@@ -263,7 +265,14 @@ impl Config {
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let counts = |value: usize| value.to_string();
-        let rules: [(&'static str, String, bool, &'static str); 7] = [
+        let rules: [(&'static str, String, bool, &'static str); 8] = [
+            (
+                "storage.keep_blocks",
+                self.storage.keep_blocks.to_string(),
+                self.storage.keep_blocks == 0
+                    || (self.storage.keep_blocks >= 2_000 && self.storage.snapshot_every > 0),
+                "use 0 to keep every block, or at least 2000 with snapshots",
+            ),
             (
                 "network.listen",
                 counts(self.network.listen.len()),
@@ -338,6 +347,14 @@ mod tests {
     fn value_out_of_range_is_refused_with_a_remedy() {
         let error = parse("role = \"miner\"\n[jobs]\ntrain_max = 0").expect_err("zero trainings");
         assert_eq!(error.to_string(), "config.toml: jobs.train_max is 0; use 1 to 64");
+    }
+
+    #[test]
+    fn horizon_without_snapshots_is_refused() {
+        let text = "role = \"miner\"\n[storage]\nsnapshot_every = 0\nkeep_blocks = 5000";
+        let error = parse(text).expect_err("nothing would cover what is dropped");
+        assert!(error.to_string().contains("storage.keep_blocks is 5000"), "{error}");
+        parse("role = \"miner\"\n[storage]\nsnapshot_every = 0\nkeep_blocks = 0").expect("keeps everything");
     }
 
     #[test]

@@ -37,6 +37,8 @@ blobs_mb_max = 20000
 # A snapshot of the state is made after every so many blocks, for new nodes to join by; 0 for never. Nodes with the same
 # number share the work of serving one joiner.
 snapshot_every = 1000
+# Blocks older than so many are dropped once two snapshots of the state cover them; at least 2000, 0 keeps every block.
+keep_blocks = 100000
 
 [mempool]
 # Most kilobytes of pending transactions, and most transactions of one sender.

@@ -240,7 +240,9 @@ impl Node<'_> {
 
     fn store_options(&self) -> StoreOptions {
         let snapshot_every = Blocks::new(self.config.storage.snapshot_every);
-        StoreOptions { snapshot_every, ..StoreOptions::default() }
+        let keep = self.config.storage.keep_blocks;
+        let keep_blocks = (keep > 0).then(|| Blocks::new(keep));
+        StoreOptions { snapshot_every, keep_blocks, ..StoreOptions::default() }
     }
 
     fn net_config(&self) -> Result<NetConfig, RunError> {

@@ -26,6 +26,7 @@ pub mod journal;
 pub mod lock;
 pub mod log;
 pub mod memory;
+mod prune;
 mod recover;
 pub mod roles;
 pub mod snapshot;

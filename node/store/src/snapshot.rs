@@ -110,6 +110,13 @@ impl SnapshotReader {
         self.find(height).map_or(Ok(None), |snapshot| snapshot.chunk(index))
     }
 
+    /// Returns the height up to which blocks are needed by no rebuild: two snapshots at or above it are whole. 0 with
+    /// fewer, for one alone may turn out damaged.
+    pub(crate) fn covered(&self) -> Height {
+        let kept = self.shared.kept.read().unwrap_or_else(PoisonError::into_inner);
+        kept.keys().rev().nth(1).copied().unwrap_or(Height::ZERO)
+    }
+
     /// Returns the newest complete snapshot at or below `highest`.
     pub(crate) fn base(&self, highest: Height) -> Option<Arc<Snapshot>> {
         let kept = self.shared.kept.read().unwrap_or_else(PoisonError::into_inner);

@@ -276,6 +276,18 @@ impl StateIndex {
         Ok(())
     }
 
+    /// Forgets where transactions are. Durable only after [`Self::sync`].
+    pub(crate) fn forget_transactions(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut batch = sled::Batch::default();
+        for id in ids {
+            batch.remove(keyed(TRANSACTION, id.as_bytes()));
+        }
+        guarded(|| self.db.apply_batch(batch))
+    }
+
     /// Whether opening had to help itself, so that the whole should be looked at.
     pub(crate) const fn is_doubtful(&self) -> bool {
         self.doubtful

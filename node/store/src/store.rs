@@ -20,6 +20,7 @@ use crate::error::StoreError;
 use crate::journal::Journal;
 use crate::lock::FolderLock;
 use crate::log::{BlockLog, LogDamage, LogReader, MissingRun, SEGMENT_BYTES, ScanDepth};
+use crate::prune::Pruner;
 use crate::recover::{Opened, open_chain};
 use crate::roles::Roles;
 use crate::snapshot::{Joining, Maker, SnapshotReader};
@@ -37,18 +38,21 @@ pub struct StoreOptions {
     pub scan: ScanDepth,
     /// A snapshot is made after every block whose height this divides; 0 for never.
     pub snapshot_every: Blocks,
+    /// Blocks older than so many are dropped once two snapshots of the state cover them; `None` keeps every block.
+    pub keep_blocks: Option<Blocks>,
     /// The state index.
     pub state: StateOptions,
 }
 
 impl Default for StoreOptions {
-    /// 64 MiB segments, 64 MiB reserve, a quick start, a snapshot every 1,000 blocks.
+    /// 64 MiB segments, 64 MiB reserve, a quick start, a snapshot every 1,000 blocks, every block kept.
     fn default() -> Self {
         Self {
             segment_bytes: SEGMENT_BYTES,
             reserve_bytes: 64 << 20,
             scan: ScanDepth::Quick,
             snapshot_every: Blocks::new(1_000),
+            keep_blocks: None,
             state: StateOptions::default(),
         }
     }
@@ -67,6 +71,7 @@ pub struct Store {
     joining: Option<Joining>,
     maker: Maker,
     snapshot_every: Blocks,
+    pruner: Pruner,
     folder: PathBuf,
     reserve_bytes: u64,
     _lock: FolderLock,
@@ -121,6 +126,7 @@ impl Store {
             begun_by_snapshot,
             damage,
         };
+        let pruner = Pruner::new(options.keep_blocks, &log);
         let this = Self {
             log,
             journal,
@@ -132,6 +138,7 @@ impl Store {
             joining,
             maker: Maker::default(),
             snapshot_every: options.snapshot_every,
+            pruner,
             folder: folder.to_path_buf(),
             reserve_bytes: options.reserve_bytes,
             _lock: lock,
@@ -238,7 +245,8 @@ impl ChainStore for Store {
         if due && !self.maker.start(&self.reader.state, &self.reader.snapshots, commit.decided)? {
             tracing::warn!(height = %marker.height, "no snapshot here: the one before is still being made");
         }
-        Ok(())
+        let covered = self.reader.snapshots.covered();
+        self.pruner.step(&mut self.log, &self.reader.state, marker.height, covered)
     }
 
     fn save_role(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {

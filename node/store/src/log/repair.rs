@@ -53,6 +53,11 @@ impl BlockLog {
         Ok(kept)
     }
 
+    /// Says whether [`Self::prune`] would remove anything.
+    pub(crate) fn would_prune(&self, horizon: Height) -> bool {
+        self.shared.index().segments().get(1).is_some_and(|next| *next <= horizon)
+    }
+
     /// Removes the oldest segments whose blocks are all below `horizon`; returns the first height that is left. A
     /// caller keeps the state at or above `horizon` durable first: without the blocks it cannot be made again.
     ///

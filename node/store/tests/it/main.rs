@@ -9,6 +9,7 @@ mod crash;
 mod damage;
 mod full;
 mod logs;
+mod pruning;
 mod small;
 mod snapshots;
 mod twin;
