@@ -4,5 +4,6 @@ mod bad_input;
 mod database;
 mod kill;
 mod network;
+mod trainer;
 mod wallet;
 mod world;

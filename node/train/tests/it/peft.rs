@@ -8,6 +8,7 @@ use tiltyard_train::data::{Row, Template};
 use tiltyard_train::eval::losses;
 use tiltyard_train::model::folder::{self, FolderError};
 use tiltyard_train::model::{Batch, FileType, Model};
+use tiltyard_train::safe::TensorFile;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/peft")
@@ -22,6 +23,25 @@ fn score(model: &Model, row: &Value) -> f64 {
     losses.iter().sum::<f64>() / losses.len() as f64
 }
 
+/// Compares the log-probability of every token at every position of the first row with golden logits.
+fn compare_logits(model: &Model, folder: &Path, row: &Value, tensor: &str) {
+    let ids: Vec<u32> = row["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+    let file = TensorFile::read(&folder.join("logits.safetensors"), 1 << 20).unwrap();
+    let logits = file.values(tensor).unwrap();
+    let vocab = model.config().vocab;
+    assert_eq!(logits.len(), ids.len() * vocab);
+    let every = (0..ids.len())
+        .flat_map(|at| (0..vocab as u32).map(move |token| Target { row: at, token, weight: 1.0 }));
+    let losses = model.losses(&Batch::new(&[&ids], every.collect(), 0)).unwrap();
+    for (at, (ours, theirs)) in losses.chunks(vocab).zip(logits.chunks(vocab)).enumerate() {
+        let sum = theirs.iter().map(|&logit| f64::from(logit).exp()).sum::<f64>().ln();
+        for (token, (ours, &theirs)) in ours.iter().zip(theirs).enumerate() {
+            let theirs = sum - f64::from(theirs);
+            assert!((ours - theirs).abs() < 2e-4, "{tensor} at {at}, token {token}: {ours} against {theirs}");
+        }
+    }
+}
+
 fn compare(name: &str) {
     let folder = fixtures().join(name);
     let golden: Value = serde_json::from_slice(&std::fs::read(folder.join("scores.json")).unwrap()).unwrap();
@@ -30,6 +50,8 @@ fn compare(name: &str) {
     let base = Model::load(&folder, 1 << 30).unwrap();
     let mut adapted = base.clone();
     adapted.load_adapter(&folder.join("adapter"), 1 << 30).unwrap();
+    compare_logits(&base, &folder, &rows[0], "base");
+    compare_logits(&adapted, &folder, &rows[0], "adapter");
     for (at, row) in rows.iter().enumerate() {
         for (model, key) in [(&base, "base_nats"), (&adapted, "adapter_nats")] {
             let (got, want) = (score(model, row), row[key].as_f64().unwrap());
