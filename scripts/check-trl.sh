@@ -11,6 +11,8 @@ base="${BASE:-$root/testnet/assets/base}"
 . "$root/scripts/assets/packages.sh"
 python=$(python_with "${XDG_CACHE_HOME:-$HOME/.cache}/tiltyard/torch" torch==2.15.0 transformers==5.24.0 \
     peft==0.21.2 safetensors==0.8.0 tokenizers==0.23.3 trl==1.16.0 datasets==5.2.0 accelerate==1.15.0)
+# A small model gains nothing by more threads, and on a busy machine they wait for each other.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 tiltyard="${TILTYARD:-$root/target/release/tiltyard}"
 [ -x "$tiltyard" ] || cargo build --locked --release --manifest-path "$root/Cargo.toml" -p tiltyard
 out=$(mktemp -d)
