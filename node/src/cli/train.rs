@@ -16,7 +16,7 @@ use tiltyard_train::job::curves;
 use tiltyard_train::job::progress::{Phase, ProgressLine};
 use tiltyard_train::job::result::{CHECKPOINT_DIR, EvalResult, JobResult, TrainResult};
 use tiltyard_train::job::spec::{
-    EvalSpec, EvaluationSource, JobSpec, Limits, StrategySpec, Subject, TrainSpec,
+    Activations, DeviceSpec, EvalSpec, EvaluationSource, JobSpec, Limits, StrategySpec, Subject, TrainSpec,
 };
 use tiltyard_train::model::config::Config;
 use tiltyard_train::safe::read_small;
@@ -129,6 +129,8 @@ fn spec(options: &Train, training: PathBuf) -> Result<TrainSpec, CliError> {
         checkpoint_bytes_max: CHECKPOINT_BYTES_MAX,
         save_every_steps: SAVE_EVERY_STEPS,
         workers: options.workers.unwrap_or(cores),
+        activations: Activations::Auto,
+        device: DeviceSpec::Cpu,
         limits: Limits::default(),
     })
 }

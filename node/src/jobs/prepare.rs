@@ -13,7 +13,8 @@ use tiltyard_proto::seal;
 use tiltyard_proto::task::TaskSpec;
 use tiltyard_store::blob::BlobStore;
 use tiltyard_train::job::spec::{
-    CheckSpec, EvalSpec, EvaluationSource, External, JobSpec, Limits, StrategySpec, Subject, TrainSpec,
+    Activations, CheckSpec, DeviceSpec, EvalSpec, EvaluationSource, External, JobSpec, Limits, StrategySpec,
+    Subject, TrainSpec,
 };
 
 use super::child::Work;
@@ -76,6 +77,8 @@ impl Preparer {
                     checkpoint_bytes_max: spec.checkpoint_bytes_max,
                     save_every_steps: u64::from(self.settings.checkpoint_steps),
                     workers: 1,
+                    activations: Activations::Auto,
+                    device: DeviceSpec::Cpu,
                     limits: self.train_limits(spec),
                 };
                 JobSpec::Train(train).write(folder)?;

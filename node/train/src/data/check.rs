@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{DataError, Example, RowFault, Template, parse};
 use crate::eval;
+use crate::fit::settings::SHARD_TOKENS;
+use crate::model::estimate::{
+    Trained, evaluation_bytes, forward_operations, training_bytes, training_factor_tenths,
+};
 use crate::model::{Model, ModelError};
 
 /// Most faulty lines named in a report; the count is always whole.
@@ -23,8 +27,6 @@ const COMMON_PPM: u64 = 900_000;
 const LOSS_MICRO_MIN: u64 = 50_000;
 /// More repeats than this share are told, in millionths.
 const REPEATS_PPM: u64 = 100_000;
-/// Training costs about this many forward passes a token.
-const TRAINING_FACTOR: u64 = 3;
 
 /// One line that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,7 +151,9 @@ pub struct Report {
     pub evaluation_cpu_ms: u64,
     /// Processor time of once through the training rows here, in milliseconds.
     pub epoch_cpu_ms: u64,
-    /// Memory of one evaluation or adapter run, roughly, in bytes.
+    /// Memory of one evaluation with one worker, estimated from the shape, in bytes.
+    pub evaluation_memory_bytes: u64,
+    /// Memory of an adapter run of rank 16 with one worker, estimated from the shape, in bytes.
     pub memory_bytes: u64,
 }
 
@@ -214,15 +218,21 @@ fn scan(template: &Template, bytes: &[u8], fit: usize) -> Result<Scan, DataError
     Ok(Scan { report, examples, keys, texts })
 }
 
-/// Milliseconds of one forward pass over the probe rows, per million tokens, and their mean loss in micro-nats.
+/// Operations of a forward pass over rows.
+fn operations(base: &Model, examples: &[Example]) -> u64 {
+    let row = |row: &Example| forward_operations(base.config(), row.ids.len() as u64, row.targets() as u64);
+    examples.iter().map(row).fold(0, u64::saturating_add)
+}
+
+/// Operations a millisecond of this machine, measured on a few rows, and their mean loss in micro-nats.
 fn probe(base: &Model, examples: &[Example]) -> Result<(u64, u64), ModelError> {
     let rows = &examples[..examples.len().min(PROBE_ROWS)];
-    let tokens: u64 = rows.iter().map(|row| row.ids.len() as u64).sum();
     let started = Instant::now();
     let losses = eval::losses(base, rows, 1)?;
     let loss = losses.iter().sum::<f64>() / losses.len().max(1) as f64;
-    let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    Ok((micros.saturating_mul(1_000) / tokens.max(1), u64::from(eval::micro_nats(loss).get())))
+    let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
+    let speed = (operations(base, rows).saturating_mul(1_000) / micros).max(1);
+    Ok((speed, u64::from(eval::micro_nats(loss).get())))
 }
 
 fn share(part: u64, all: u64) -> u64 {
@@ -292,18 +302,29 @@ pub fn report(
     let leaks = test.as_ref().map(|test| leak::lines(&train.texts, &test.texts)).unwrap_or_default();
     let (speed, base_loss_micro) =
         probe(base, &train.examples).map_err(|error| DataError::Model(Box::new(error)))?;
-    let cost = |tokens: u64| tokens.saturating_mul(speed) / 1_000_000;
     let warnings =
         warnings(&train.report, test.as_ref().map(|test| &test.report), leaks.len(), base_loss_micro);
-    let parameters = base.parameters() as u64;
-    let width = (base.config().hidden * 12 + base.config().inner * 4) * base.config().layers;
+    let epoch = operations(base, &train.examples);
+    let evaluation = match &test {
+        Some(test) => operations(base, &test.examples),
+        // As much work a token as the training rows are.
+        None => {
+            let wide = u128::from(epoch) * u128::from(evaluation_tokens);
+            u64::try_from(wide / u128::from(train.report.tokens.max(1))).unwrap_or(u64::MAX)
+        }
+    };
+    let adapter = Trained::Adapter { rank: 16 };
+    let longest = test.as_ref().map_or(0, |test| test.report.longest).max(train.report.longest) as usize;
+    let shard = SHARD_TOKENS.max(longest);
+    let evaluation_memory_bytes = evaluation_bytes(base.config(), longest, 1);
     Ok(Report {
-        base_parameters: parameters,
+        base_parameters: base.parameters() as u64,
         context: fit as u64,
         evaluation_tokens,
-        evaluation_cpu_ms: cost(evaluation_tokens),
-        epoch_cpu_ms: cost(train.report.tokens).saturating_mul(TRAINING_FACTOR),
-        memory_bytes: parameters * 8 + 4 * (width * super::SHARD_TOKENS.max(fit)) as u64,
+        evaluation_cpu_ms: evaluation / speed,
+        evaluation_memory_bytes,
+        epoch_cpu_ms: (epoch / speed).saturating_mul(training_factor_tenths(adapter, false)) / 10,
+        memory_bytes: training_bytes(base.config(), adapter, shard, 1, false),
         training: train.report,
         evaluation: test.map(|test| test.report),
         overlap,

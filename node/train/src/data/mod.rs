@@ -14,8 +14,6 @@ use std::path::Path;
 use serde::Deserialize;
 use tokenizers::Tokenizer;
 
-use crate::kernel::head::Target;
-use crate::model::Batch;
 use crate::model::config::Config;
 use crate::safe::{LoadError, read_small};
 
@@ -23,8 +21,6 @@ use crate::safe::{LoadError, read_small};
 pub const ROWS_MAX: usize = 1_000_000;
 /// Longest row accepted, in bytes.
 pub const ROW_BYTES_MAX: usize = 1 << 20;
-/// Tokens of whole rows computed together; part of the arithmetic of training.
-pub const SHARD_TOKENS: usize = 1_024;
 
 /// A row as written in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,13 +186,6 @@ impl Example {
     pub fn targets(&self) -> usize {
         self.ids.len() - self.prompt
     }
-
-    /// Appends this example's targets, its first token lying at `start`, each of `weight`.
-    fn push_targets(&self, start: usize, weight: f32, out: &mut Vec<Target>) {
-        for (at, &token) in self.ids.iter().enumerate().skip(self.prompt) {
-            out.push(Target { row: start + at - 1, token, weight });
-        }
-    }
 }
 
 /// A tokenizer with the template's end token.
@@ -300,35 +289,6 @@ pub enum Average {
     Example,
 }
 
-/// Joins a step's rows into micro-batches of about [`SHARD_TOKENS`], weighted so that the
-/// weighted losses of all of them add up to the step's mean loss.
-///
-/// Rows are cut by their order and length alone, so the result does not depend on who computes it.
-pub fn micro_batches(rows: &[&Example], average: Average) -> Vec<Batch> {
-    let targets: usize = rows.iter().map(|row| row.targets()).sum();
-    let weight = |row: &Example| match average {
-        Average::Token => 1.0 / targets as f32,
-        Average::Example => 1.0 / (rows.len() * row.targets()) as f32,
-    };
-    let mut batches = Vec::new();
-    let mut first_row = 0u64;
-    let (mut ids, mut golds, mut tokens) = (Vec::<&[u32]>::new(), Vec::new(), 0usize);
-    for row in rows {
-        if tokens > 0 && tokens + row.ids.len() > SHARD_TOKENS {
-            batches.push(Batch::new(&ids, std::mem::take(&mut golds), first_row));
-            first_row += tokens as u64;
-            (ids, tokens) = (Vec::new(), 0);
-        }
-        row.push_targets(tokens, weight(row), &mut golds);
-        ids.push(&row.ids);
-        tokens += row.ids.len();
-    }
-    if tokens > 0 {
-        batches.push(Batch::new(&ids, golds, first_row));
-    }
-    batches
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -353,18 +313,5 @@ mod tests {
     fn a_row_beyond_its_byte_limit_is_not_parsed() {
         let text = format!("{{\"prompt\":\"{}\"", "x".repeat(ROW_BYTES_MAX));
         assert!(matches!(faults(&text)[0].1, RowFault::TooLarge { .. }));
-    }
-
-    #[test]
-    fn weights_of_a_step_add_up_to_one_in_both_averages() {
-        let example = |len: usize| Example { ids: vec![1; len], prompt: 2 };
-        let rows: Vec<Example> = [10, 700, 500, 30, 900].map(example).to_vec();
-        let rows: Vec<&Example> = rows.iter().collect();
-        for average in [Average::Token, Average::Example] {
-            let batches = micro_batches(&rows, average);
-            assert_eq!(batches.iter().map(Batch::tokens).collect::<Vec<_>>(), [710, 530, 900]);
-            let weights = batches.iter().flat_map(|batch| batch.targets()).map(|t| f64::from(t.weight));
-            assert!((weights.sum::<f64>() - 1.0).abs() < 1e-4);
-        }
     }
 }

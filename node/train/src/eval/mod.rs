@@ -1,14 +1,15 @@
 //! Scoring: one integer per example, as the ledger takes it (SPEC.md, "Scoring v1").
 //!
-//! Every example is computed on its own, in `f32` with `f64` sums in token order, so
-//! its score depends on nothing but the example and the weights: the same bits at any
-//! number of threads, in any company, on any run on one processor type.
+//! Examples are computed several at a time, in `f32` with `f64` sums in token order. The
+//! kernels round an example alike in any company, so its score depends on nothing but the
+//! example and the weights: the same bits at any number of threads, in any batch, on any
+//! run on one processor type.
 
-use tiltyard_proto::score::{Fault, MicroNats, Row};
+use tiltyard_proto::score::{Fault, MicroNats, Row as ScoreRow};
 
-use crate::data::{Average, Example, micro_batches};
-use crate::kernel::head::Target;
-use crate::model::{Batch, Model, ModelError};
+use crate::data::Example;
+use crate::loss::{Row, log_probs};
+use crate::model::{Model, ModelError};
 
 /// Computes the mean natural-log loss of each example's completion, in nats.
 ///
@@ -20,36 +21,18 @@ use crate::model::{Batch, Model, ModelError};
 /// # Panics
 /// When a worker panicked: a bug, passed on.
 pub fn losses(model: &Model, examples: &[Example], workers: usize) -> Result<Vec<f64>, ModelError> {
-    let score = |example: &Example| -> Result<f64, ModelError> {
-        let golds = example.ids.iter().enumerate().skip(example.prompt);
-        let targets = golds.map(|(at, &token)| Target { row: at - 1, token, weight: 1.0 }).collect();
-        let losses = model.losses(&Batch::new(&[&example.ids], targets, 0))?;
-        Ok(losses.iter().sum::<f64>() / losses.len().max(1) as f64)
-    };
-    if workers <= 1 {
-        return examples.iter().map(score).collect();
-    }
-    let share = examples.len().div_ceil(workers).max(1);
-    std::thread::scope(|scope| {
-        let run = |part: &'_ [Example]| part.iter().map(score).collect::<Result<Vec<_>, _>>();
-        let handles: Vec<_> = examples.chunks(share).map(|part| scope.spawn(move || run(part))).collect();
-        let mut all = Vec::with_capacity(examples.len());
-        for handle in handles {
-            match handle.join() {
-                Ok(part) => all.extend(part?),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        Ok(all)
-    })
+    let rows = examples.iter().map(|example| Row::completion(example.ids.clone(), example.prompt, 1.0));
+    let mean = |tokens: Vec<f64>| -tokens.iter().sum::<f64>() / tokens.len().max(1) as f64;
+    let rows: Vec<Row> = rows.collect();
+    Ok(log_probs(model, &rows, workers)?.into_iter().map(mean).collect())
 }
 
 /// Turns losses in nats into a row of the ledger; a loss that is no number is a fault.
-pub fn row(losses: &[f64]) -> Row {
+pub fn row(losses: &[f64]) -> ScoreRow {
     if losses.iter().any(|loss| !loss.is_finite()) {
-        return Row::Fault(Fault::NotFinite);
+        return ScoreRow::Fault(Fault::NotFinite);
     }
-    Row::Scores(losses.iter().map(|loss| micro_nats(*loss)).collect())
+    ScoreRow::Scores(losses.iter().map(|loss| micro_nats(*loss)).collect())
 }
 
 /// Rounds a loss in nats to micro-nats, half up, clamped to the ledger's range.
@@ -58,21 +41,13 @@ pub fn micro_nats(loss: f64) -> MicroNats {
     MicroNats::clamped(micro as u64)
 }
 
-/// Computes the mean over examples of each example's mean loss, in nats, several rows at a time.
-///
-/// For choosing between runs while training; scores for the ledger come from [`losses`].
+/// Computes the mean over examples of each example's mean loss, in nats.
 ///
 /// # Errors
 /// [`ModelError::Batch`] when an example does not fit the model.
-pub fn mean_loss(model: &Model, examples: &[Example]) -> Result<f64, ModelError> {
-    let rows: Vec<&Example> = examples.iter().collect();
-    let mut total = 0f64;
-    for batch in micro_batches(&rows, Average::Example) {
-        let losses = model.losses(&batch)?;
-        let weighted = losses.iter().zip(batch.targets());
-        total += weighted.map(|(loss, target)| loss * f64::from(target.weight)).sum::<f64>();
-    }
-    Ok(total)
+pub fn mean_loss(model: &Model, examples: &[Example], workers: usize) -> Result<f64, ModelError> {
+    let losses = losses(model, examples, workers)?;
+    Ok(losses.iter().sum::<f64>() / losses.len().max(1) as f64)
 }
 
 #[cfg(test)]
@@ -90,7 +65,7 @@ mod tests {
 
     #[test]
     fn one_loss_that_is_no_number_faults_the_row() {
-        assert_eq!(row(&[1.0, f64::NAN]), Row::Fault(Fault::NotFinite));
-        assert_eq!(row(&[f64::INFINITY]), Row::Fault(Fault::NotFinite));
+        assert_eq!(row(&[1.0, f64::NAN]), ScoreRow::Fault(Fault::NotFinite));
+        assert_eq!(row(&[f64::INFINITY]), ScoreRow::Fault(Fault::NotFinite));
     }
 }

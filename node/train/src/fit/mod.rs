@@ -1,7 +1,9 @@
 //! Fitting: gradients over micro-batches, the optimizer, schedules and the loops.
 
+pub mod objective;
 pub mod optim;
 pub mod pretrain;
 pub mod run;
+pub mod settings;
 pub mod shard;
 pub(crate) mod state;

@@ -6,6 +6,7 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor, bail};
 use tiltyard_proto::recipe::Schedule;
 
 use crate::kernel::math::sum_squares;
+use crate::kernel::simd::wide;
 use crate::model::ModelError;
 
 /// The constants of AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101).
@@ -79,13 +80,15 @@ impl InplaceOp1 for Update<'_> {
         let (correct1, correct2) = self.corrections;
         let rate = self.learning_rate / correct1;
         let states = first.iter_mut().zip(second.iter_mut());
-        for ((value, &g), (m, v)) in values.iter_mut().zip(self.gradient).zip(states) {
-            let g = g * self.scale;
-            *m = beta1 * *m + (1.0 - beta1) * g;
-            *v = beta2 * *v + (1.0 - beta2) * g * g;
-            let root = (*v / correct2).sqrt() + eps;
-            *value = *value * keep - rate * *m / root;
-        }
+        wide(|| {
+            for ((value, &g), (m, v)) in values.iter_mut().zip(self.gradient).zip(states) {
+                let g = g * self.scale;
+                *m = beta1 * *m + (1.0 - beta1) * g;
+                *v = beta2 * *v + (1.0 - beta2) * g * g;
+                let root = (*v / correct2).sqrt() + eps;
+                *value = *value * keep - rate * *m / root;
+            }
+        });
         Ok(())
     }
 }
@@ -93,7 +96,7 @@ impl InplaceOp1 for Update<'_> {
 /// Computes the Euclidean norm over all gradients together.
 pub fn global_norm(gradients: &[Vec<f32>]) -> f64 {
     let blocks = gradients.iter().flat_map(|gradient| gradient.chunks(4_096));
-    blocks.map(|block| f64::from(sum_squares(block))).sum::<f64>().sqrt()
+    blocks.map(|block| f64::from(wide(|| sum_squares(block)))).sum::<f64>().sqrt()
 }
 
 impl AdamW {

@@ -4,11 +4,14 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, bail};
 use tiltyard_proto::codec;
 use tiltyard_proto::recipe::{Method, Recipe};
 
+use super::objective::{Completions, Objective, Step};
 use super::optim::{AdamW, Moments, rate};
+use super::settings::Settings;
 use super::shard;
 use super::state::{Position, State};
+use crate::data::Example;
 use crate::data::stream::{StepShape, Stream};
-use crate::data::{Average, Example, micro_batches};
+use crate::kernel::simd::wide;
 use crate::model::adapter::{AdapterError, AdapterSpec};
 use crate::model::{Model, ModelError, Pass};
 use crate::ops::tape::elements;
@@ -30,6 +33,16 @@ pub enum RunError {
         step: u64,
         /// The learning rate of that step.
         rate: f64,
+    },
+    /// A free key of the recipe has a value that is not understood.
+    #[error("the recipe sets {key} = {value:?}; {wanted} is accepted")]
+    Setting {
+        /// The key.
+        key: &'static str,
+        /// Its value, cut to 80 characters.
+        value: String,
+        /// What is accepted.
+        wanted: String,
     },
     /// The recipe trains no layer.
     #[error("the recipe adapts no layer; name at least one in targets")]
@@ -56,13 +69,18 @@ pub struct StepReport {
 pub struct Run<'a> {
     model: Model,
     recipe: Recipe,
-    average: Average,
+    settings: Settings,
+    objective: Box<dyn Objective + 'a>,
+    rows: usize,
     optimizer: AdamW,
     moments: Moments,
-    stream: Stream<'a>,
+    /// The running average of every parameter, when the recipe asks for one.
+    averages: Option<Vec<Vec<f32>>>,
+    stream: Stream,
     step: u64,
     tokens: u64,
     workers: usize,
+    recompute: bool,
 }
 
 /// The seeds of the parts of a run, drawn from the recipe's one seed.
@@ -71,33 +89,25 @@ enum Purpose {
     Adapter = 1,
     Order = 2,
     Dropout = 3,
+    Objective = 4,
 }
 
 fn seed(recipe: &Recipe, purpose: Purpose) -> u64 {
     mix(recipe.seed ^ mix(purpose as u64))
 }
 
-/// The free key of a recipe that says how losses are averaged.
-pub const AVERAGE_KEY: &str = "loss-average";
-
-/// Reads how a recipe averages losses: by token unless it says `example`.
-pub fn average(recipe: &Recipe) -> Average {
-    let found = recipe.extra.iter().find(|(key, _)| key == AVERAGE_KEY);
-    match found.map(|(_, value)| value.as_str()) {
-        Some("example") => Average::Example,
-        Some(_) | None => Average::Token,
-    }
-}
-
 /// How a recipe's rows make a step.
-pub fn step_shape(recipe: &Recipe) -> StepShape {
+///
+/// # Errors
+/// [`RunError::Setting`] when a free key is not understood.
+pub fn step_shape(recipe: &Recipe) -> Result<StepShape, RunError> {
     let blocks = recipe.batch_rows as usize * recipe.accumulation.max(1) as usize;
     let packed_tokens = recipe.packing.then_some(recipe.sequence_tokens as usize);
-    StepShape { blocks, packed_tokens }
+    Ok(StepShape { blocks, packed_tokens, bucket_steps: Settings::read(recipe)?.bucket_steps })
 }
 
 impl<'a> Run<'a> {
-    /// Starts a run from the base.
+    /// Starts a supervised run from the base.
     ///
     /// # Errors
     /// [`RunError`] when the recipe's method does not fit the base.
@@ -107,6 +117,21 @@ impl<'a> Run<'a> {
         examples: &'a [Example],
         workers: usize,
     ) -> Result<Self, RunError> {
+        let average = Settings::read(&recipe)?.average;
+        Self::with_objective(base, recipe, Box::new(Completions { examples, average }), workers)
+    }
+
+    /// Starts a run from the base that learns from any objective.
+    ///
+    /// # Errors
+    /// [`RunError`] when the recipe's method does not fit the base.
+    pub fn with_objective(
+        base: &Model,
+        recipe: Recipe,
+        objective: Box<dyn Objective + 'a>,
+        workers: usize,
+    ) -> Result<Self, RunError> {
+        let settings = Settings::read(&recipe)?;
         let mut model = base.clone();
         match AdapterSpec::from_method(&recipe.method) {
             None => model.train_base()?,
@@ -118,21 +143,61 @@ impl<'a> Run<'a> {
             clip: (recipe.clip_milli > 0).then_some(recipe.clip_milli as f32 / 1e3),
             ..AdamW::default()
         };
-        let sizes: Vec<usize> = model.variables().iter().map(|v| v.elem_count()).collect();
-        let stream = Stream::new(examples, seed(&recipe, Purpose::Order), step_shape(&recipe));
-        let average = average(&recipe);
-        let moments = Moments::zero(sizes.into_iter());
-        Ok(Self { model, recipe, average, optimizer, moments, stream, step: 0, tokens: 0, workers })
+        let lengths = objective.lengths();
+        let rows = lengths.len();
+        let stream = Stream::new(lengths, seed(&recipe, Purpose::Order), step_shape(&recipe)?);
+        let mut run = Self {
+            moments: Moments::zero(model.variables().iter().map(|v| v.elem_count())),
+            model,
+            recipe,
+            settings,
+            objective,
+            rows,
+            optimizer,
+            averages: None,
+            stream,
+            step: 0,
+            tokens: 0,
+            workers,
+            recompute: false,
+        };
+        if run.settings.ema_decay_ppm.is_some() {
+            run.averages = Some(run.parameters()?);
+        }
+        Ok(run)
     }
 
-    /// The model as trained so far.
+    /// Computes each layer's forward pass again in the backward pass instead of keeping its
+    /// activations, or not. Changes memory and time, and no bit of the result.
+    pub fn recompute(&mut self, recompute: bool) {
+        self.recompute = recompute;
+    }
+
+    /// The model as trained so far, not averaged.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// The model to measure and to keep: the average of the weights where the recipe asks
+    /// for one, else the model itself.
+    ///
+    /// # Errors
+    /// [`RunError::Model`] when the parameters cannot be made.
+    pub fn result(&self) -> Result<Model, RunError> {
+        match &self.averages {
+            None => Ok(self.model.clone()),
+            Some(averages) => Ok(self.model.with_parameters(averages)?),
+        }
     }
 
     /// The recipe the run follows.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
+    }
+
+    /// The settings under the recipe's free keys.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Steps taken.
@@ -143,6 +208,12 @@ impl<'a> Run<'a> {
     /// Tokens trained on.
     pub fn tokens(&self) -> u64 {
         self.tokens
+    }
+
+    fn parameters(&self) -> Result<Vec<Vec<f32>>, RunError> {
+        let variables = self.model.variables().into_iter();
+        let copies = variables.map(|variable| Ok(elements(variable)?.to_vec()));
+        Ok(copies.collect::<candle_core::Result<_>>().map_err(ModelError::from)?)
     }
 
     /// Takes one step at the learning rate of the recipe's schedule.
@@ -162,18 +233,24 @@ impl<'a> Run<'a> {
     /// As [`Self::advance`].
     pub fn advance_at(&mut self, rate: f64) -> Result<StepReport, RunError> {
         let rows = self.stream.next_step();
-        let batches = micro_batches(&rows, self.average);
+        let about = Step {
+            model: &self.model,
+            number: self.step,
+            seed: seed(&self.recipe, Purpose::Objective),
+            workers: self.workers,
+            shard_tokens: self.settings.shard_tokens,
+        };
+        let shards = self.objective.shards(&about, &rows)?;
         let dropout = match self.recipe.method {
             Method::Lora { dropout_ppm, .. } if dropout_ppm > 0 => {
                 Some((seed(&self.recipe, Purpose::Dropout), self.step, dropout_ppm))
             }
             Method::Lora { .. } | Method::Full => None,
         };
-        let pass = Pass { dropout, recompute: false };
-        let gradients = shard::gradients(&self.model, &batches, pass, self.workers)?;
-        let targets = batches.iter().flat_map(|batch| batch.targets());
-        let weighted = gradients.losses.iter().zip(targets);
-        let loss: f64 = weighted.map(|(loss, target)| loss * f64::from(target.weight)).sum();
+        let pass = Pass { dropout, recompute: self.recompute };
+        let gradients = shard::gradients(&self.model, &shards, pass, self.workers)?;
+        let weights = gradients.weights.iter().map(|&weight| f64::from(weight));
+        let loss = self.objective.loss(&mut weights.zip(gradients.losses.iter().copied()));
         let norm = super::optim::global_norm(&gradients.values);
         let step = self.step + 1;
         if !loss.is_finite() || !norm.is_finite() {
@@ -181,17 +258,37 @@ impl<'a> Run<'a> {
         }
         let variables = self.model.variables();
         let norm = self.optimizer.apply(&variables, &gradients.values, &mut self.moments, rate as f32)?;
-        let tokens: u64 = batches.iter().map(|batch| batch.tokens() as u64).sum();
+        let tokens: u64 = shards.iter().map(|batch| batch.tokens() as u64).sum();
         self.step = step;
         self.tokens += tokens;
+        self.follow()?;
         Ok(StepReport { step, loss, rate, norm, tokens })
     }
 
+    /// Moves the averages towards the parameters: decay `min(d, (1 + t) / (10 + t))` at step t,
+    /// so that the first steps do not weigh for long.
+    fn follow(&mut self) -> Result<(), RunError> {
+        let (Some(averages), Some(ppm)) = (&mut self.averages, self.settings.ema_decay_ppm) else {
+            return Ok(());
+        };
+        let step = self.step as f64;
+        let keep = (f64::from(ppm) / 1e6).min((1.0 + step) / (10.0 + step)) as f32;
+        for (average, variable) in averages.iter_mut().zip(self.model.variables()) {
+            let now = elements(variable).map_err(ModelError::from)?;
+            wide(|| {
+                for (average, &now) in average.iter_mut().zip(now.iter()) {
+                    *average = keep * *average + (1.0 - keep) * now;
+                }
+            });
+        }
+        Ok(())
+    }
+
     /// Identifies the run: its recipe and the number of rows it reads.
-    fn identity(recipe: &Recipe, examples: usize) -> [u8; 32] {
+    fn identity(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&codec::encode(recipe));
-        hasher.update(&(examples as u64).to_le_bytes());
+        hasher.update(&codec::encode(&self.recipe));
+        hasher.update(&(self.rows as u64).to_le_bytes());
         *hasher.finalize().as_bytes()
     }
 
@@ -199,21 +296,20 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// [`RunError::Model`] when a parameter cannot be read.
-    pub(crate) fn save(&self, examples: usize) -> Result<State, RunError> {
-        let mut parameters = Vec::new();
-        for variable in self.model.variables() {
-            parameters.push(elements(variable).map_err(ModelError::from)?.to_vec());
-        }
+    pub(crate) fn save(&self) -> Result<State, RunError> {
+        let parameters = self.parameters()?;
         Ok(State {
             position: Position {
-                run: Self::identity(&self.recipe, examples),
+                run: self.identity(),
                 step: self.step,
                 tokens: self.tokens,
                 sizes: parameters.iter().map(|values| values.len() as u64).collect(),
+                averaged: self.averages.is_some(),
             },
             parameters,
             first: self.moments.first.clone(),
             second: self.moments.second.clone(),
+            averages: self.averages.clone().unwrap_or_default(),
         })
     }
 
@@ -221,11 +317,12 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// [`RunError::Model`] when a parameter cannot be written.
-    pub(crate) fn restore(&mut self, state: State, examples: usize) -> Result<bool, RunError> {
+    pub(crate) fn restore(&mut self, state: State) -> Result<bool, RunError> {
         let variables = self.model.variables();
         let sizes: Vec<u64> = variables.iter().map(|v| v.elem_count() as u64).collect();
         let position = &state.position;
-        if position.run != Self::identity(&self.recipe, examples) || position.sizes != sizes {
+        let averaged = self.averages.is_some();
+        if position.run != self.identity() || position.sizes != sizes || position.averaged != averaged {
             return Ok(false);
         }
         for (variable, values) in variables.iter().zip(&state.parameters) {
@@ -233,6 +330,7 @@ impl<'a> Run<'a> {
         }
         self.stream.skip(position.step.saturating_sub(self.step));
         (self.step, self.tokens) = (position.step, position.tokens);
+        self.averages = averaged.then_some(state.averages);
         self.moments = Moments { step: position.step, first: state.first, second: state.second };
         Ok(true)
     }

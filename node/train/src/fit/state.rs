@@ -1,8 +1,9 @@
 //! A run's saved state: parameters, optimizer moments and position, in one checked file.
 //!
 //! ```text
-//! "TYSTATE1" | BLAKE3 of the rest, 32 | header length, u32 LE | header, CBOR |
-//! f32 LE: every parameter, then every first moment, then every second moment
+//! "TYSTATE2" | BLAKE3 of the rest, 32 | header length, u32 LE | header, CBOR |
+//! f32 LE: every parameter, every first moment, every second moment, then every average
+//! when the header says that there are averages
 //! ```
 //! Written to a temporary name, synced and renamed; a torn or flipped file is refused.
 
@@ -13,7 +14,7 @@ use tiltyard_proto::codec::{self, CodecError};
 
 use crate::safe::{LoadError, read_bytes};
 
-const MAGIC: &[u8; 8] = b"TYSTATE1";
+const MAGIC: &[u8; 8] = b"TYSTATE2";
 const HEADER_BYTES_MAX: usize = 64 << 10;
 
 /// Where a run stands.
@@ -27,6 +28,8 @@ pub(crate) struct Position {
     pub(crate) tokens: u64,
     /// Elements of each parameter.
     pub(crate) sizes: Vec<u64>,
+    /// Whether the averages of the parameters follow.
+    pub(crate) averaged: bool,
 }
 
 /// Everything a run needs to go on.
@@ -36,6 +39,8 @@ pub(crate) struct State {
     pub(crate) parameters: Vec<Vec<f32>>,
     pub(crate) first: Vec<Vec<f32>>,
     pub(crate) second: Vec<Vec<f32>>,
+    /// Empty unless the run averages its weights.
+    pub(crate) averages: Vec<Vec<f32>>,
 }
 
 /// Says why a state file cannot be used.
@@ -62,7 +67,7 @@ impl State {
         let mut rest = Vec::new();
         rest.extend_from_slice(&(header.len() as u32).to_le_bytes());
         rest.extend_from_slice(&header);
-        for values in self.parameters.iter().chain(&self.first).chain(&self.second) {
+        for values in self.parameters.iter().chain(&self.first).chain(&self.second).chain(&self.averages) {
             for value in values {
                 rest.extend_from_slice(&value.to_le_bytes());
             }
@@ -94,7 +99,9 @@ impl State {
         let (header, values) = rest.split_at_checked(length).ok_or(damaged("too short"))?;
         let position: Position = codec::decode("run state", header, HEADER_BYTES_MAX)?;
         let total = position.sizes.iter().try_fold(0u64, |sum, &size| sum.checked_add(size));
-        if total.and_then(|total| total.checked_mul(12)) != Some(values.len() as u64) {
+        if total.and_then(|total| total.checked_mul(if position.averaged { 16 } else { 12 }))
+            != Some(values.len() as u64)
+        {
             return Err(damaged("sizes differ"));
         }
         let mut numbers = values.as_chunks::<4>().0.iter().map(|four| f32::from_le_bytes(*four));
@@ -103,7 +110,8 @@ impl State {
             sizes.map(|&size| numbers.by_ref().take(size as usize).collect()).collect()
         };
         let (parameters, first, second) = (take(), take(), take());
-        Ok(Self { position, parameters, first, second })
+        let averages = if position.averaged { take() } else { Vec::new() };
+        Ok(Self { position, parameters, first, second, averages })
     }
 }
 
@@ -114,10 +122,11 @@ mod tests {
     fn state() -> State {
         let values = |start: f32| vec![vec![start, start + 0.5], vec![start * 2.0]];
         State {
-            position: Position { run: [7; 32], step: 5, tokens: 99, sizes: vec![2, 1] },
+            position: Position { run: [7; 32], step: 5, tokens: 99, sizes: vec![2, 1], averaged: true },
             parameters: values(1.0),
             first: values(-3.0),
             second: values(0.25),
+            averages: values(7.0),
         }
     }
 

@@ -96,6 +96,28 @@ pub enum JobError {
     /// A file of the job could not be written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// An evaluation would need more than a job may use here.
+    #[error(
+        "one evaluation needs about {needed} {what}, a job may use {allowed} here; post a smaller base or set, or raise the judge's limits"
+    )]
+    Unaffordable {
+        /// What is short.
+        what: &'static str,
+        /// How much is needed.
+        needed: u64,
+        /// How much is allowed.
+        allowed: u64,
+    },
+    /// The card asked for cannot be used.
+    #[error(
+        "card {number} cannot be used: {source}; build with --features cuda on a machine that has it, or train on cpu"
+    )]
+    Device {
+        /// Its number.
+        number: usize,
+        /// Why.
+        source: Box<candle_core::Error>,
+    },
     /// A checkpoint folder holds something else.
     #[error("the finished checkpoint cannot be read back: {fact}")]
     Checkpoint {
@@ -126,6 +148,8 @@ impl JobError {
             | Self::Data(_)
             | Self::Form(_)
             | Self::External(_)
+            | Self::Unaffordable { .. }
+            | Self::Device { .. }
             | Self::Checkpoint { .. } => 2,
         }
     }

@@ -52,6 +52,34 @@ pub struct External {
     pub seconds_max: u64,
 }
 
+/// Whether the activations of a forward pass are kept for the backward pass.
+///
+/// Computing them again layer by layer costs about a third more time; the result is the
+/// same to the last bit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activations {
+    /// Keeps them where they are estimated to fit the memory limit.
+    #[default]
+    Auto,
+    /// Keeps them.
+    Keep,
+    /// Computes them again.
+    Recompute,
+}
+
+/// Where gradients are computed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceSpec {
+    /// This processor, with the fused kernels.
+    #[default]
+    Cpu,
+    /// The NVIDIA card of this number, with candle's stock operations; needs a build with
+    /// the `cuda` feature.
+    Cuda(usize),
+}
+
 /// Trains a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,6 +106,12 @@ pub struct TrainSpec {
     /// Worker threads.
     #[serde(default = "one")]
     pub workers: usize,
+    /// Whether activations are kept.
+    #[serde(default)]
+    pub activations: Activations,
+    /// Where gradients are computed.
+    #[serde(default)]
+    pub device: DeviceSpec,
     /// Limits on this process.
     #[serde(default)]
     pub limits: Limits,

@@ -2,14 +2,18 @@
 
 use std::path::Path;
 
+use candle_core::Device;
 use tiltyard_proto::manifest::BlobKind;
 use tiltyard_proto::recipe::{Method, Recipe, training_seed};
 
 use super::files;
 use super::result::{CHECKPOINT_DIR, JobResult, TrainResult};
-use super::spec::{StrategySpec, TrainSpec, check_kind};
+use super::spec::{Activations, DeviceSpec, StrategySpec, TrainSpec, check_kind};
 use super::{JobError, eval, external};
 use crate::data::{Example, Template};
+use crate::fit::settings::SHARD_TOKENS;
+use crate::model::Model;
+use crate::model::estimate::{Trained, training_bytes};
 use crate::rng::{Rng, mix};
 use crate::safe::{read_bytes, read_small};
 use crate::strategy::form::Form;
@@ -22,18 +26,34 @@ const FORM_BYTES_MAX: u64 = 64 << 10;
 const HELD_OUT: (usize, usize, usize) = (1, 64, 10);
 
 pub(super) fn run(folder: &Path, spec: &TrainSpec) -> Result<JobResult, JobError> {
-    if let StrategySpec::External(command) = &spec.strategy {
-        return external::run(folder, spec, command);
+    match &spec.strategy {
+        StrategySpec::External(command) => external::run(folder, spec, command),
+        StrategySpec::Preset(name) => {
+            run_here(folder, spec, &Plan::Fixed(name.clone(), Box::new(Form::preset(name)?)))
+        }
+        StrategySpec::File(path) => {
+            let form = Form::parse(&read_bytes(path, FORM_BYTES_MAX)?)?;
+            let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("file");
+            run_here(folder, spec, &Plan::Fixed(name.to_owned(), Box::new(form)))
+        }
+        StrategySpec::Search => run_here(folder, spec, &Plan::Search),
     }
+}
+
+fn run_here(folder: &Path, spec: &TrainSpec, plan: &Plan) -> Result<JobResult, JobError> {
     check_kind(&spec.kind)?;
-    let base = eval::load_base(&spec.base)?;
+    let mut base = eval::load_base(&spec.base)?;
+    if let Some(device) = device(spec.device)? {
+        base.train_on(&device).map_err(JobError::Base)?;
+    }
     let template = Template::of(&spec.base, base.config())?;
     let rows = template.examples(&read_small(&spec.training.join("train.jsonl"))?, base.context())?;
     let seed = training_seed(&spec.task, &spec.miner);
-    let (train, held_out) = match &spec.strategy {
-        StrategySpec::Preset(_) | StrategySpec::File(_) | StrategySpec::External(_) => (rows, Vec::new()),
-        StrategySpec::Search => hold_out(rows, seed),
+    let (train, held_out) = match plan {
+        Plan::Fixed(_, form) if form.evaluate_every.is_none() => (rows, Vec::new()),
+        Plan::Fixed(..) | Plan::Search => hold_out(rows, seed),
     };
+    let recompute = recompute(spec, &base, plan, &train);
     let mut session = Session::open(Setup {
         base: &base,
         train: &train,
@@ -43,20 +63,53 @@ pub(super) fn run(folder: &Path, spec: &TrainSpec) -> Result<JobResult, JobError
         budget_tokens: spec.budget_tokens,
         checkpoint_bytes_max: spec.checkpoint_bytes_max,
         workers: spec.workers.clamp(1, 64),
+        recompute,
         save_every_steps: spec.save_every_steps,
     })?;
-    match &spec.strategy {
-        StrategySpec::Preset(name) => fixed::train(&mut session, name, &Form::preset(name)?)?,
-        StrategySpec::File(path) => {
-            let form = Form::parse(&read_bytes(path, FORM_BYTES_MAX)?)?;
-            let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("file");
-            fixed::train(&mut session, name, &form)?;
-        }
-        StrategySpec::Search => search::train(&mut session)?,
-        // Went its own way above.
-        StrategySpec::External(_) => {}
+    match plan {
+        Plan::Fixed(name, form) => fixed::train(&mut session, name, form)?,
+        Plan::Search => search::train(&mut session)?,
     }
     finish(folder, &session)
+}
+
+fn device(spec: DeviceSpec) -> Result<Option<Device>, JobError> {
+    match spec {
+        DeviceSpec::Cpu => Ok(None),
+        DeviceSpec::Cuda(number) => {
+            let device = Device::new_cuda(number);
+            device.map(Some).map_err(|source| JobError::Device { number, source: Box::new(source) })
+        }
+    }
+}
+
+/// A strategy with its form read.
+#[derive(Debug)]
+enum Plan {
+    Fixed(String, Box<Form>),
+    Search,
+}
+
+/// Whether activations are computed again: as the job says, else when keeping them is
+/// estimated not to fit the memory it is allowed. The result is the same to the last bit.
+fn recompute(spec: &TrainSpec, base: &Model, plan: &Plan, train: &[Example]) -> bool {
+    let (rank, shard_tokens) = match plan {
+        Plan::Fixed(_, form) => (form.lora.as_ref().map(|lora| lora.rank), form.shard_tokens),
+        // The search tries all weights where they fit the checkpoint; the larger need counts.
+        Plan::Search => (None, None),
+    };
+    let longest = train.iter().map(|example| example.ids.len()).max().unwrap_or(1);
+    let tokens = shard_tokens.map_or(SHARD_TOKENS, |tokens| tokens as usize).max(longest);
+    let workers = spec.workers.clamp(1, 64);
+    let trained = Trained::from_rank(rank);
+    match spec.activations {
+        Activations::Keep => false,
+        Activations::Recompute => true,
+        Activations::Auto => spec
+            .limits
+            .memory_bytes_max
+            .is_some_and(|limit| training_bytes(base.config(), trained, tokens, workers, false) > limit),
+    }
 }
 
 /// Sets rows aside, drawn by the seed.

@@ -6,6 +6,7 @@
 use super::Segments;
 use super::gemm::{Mat, MatMut, Write, gemm};
 use super::math::{dot, exp, max, sum};
+use super::simd::wide;
 
 /// The head counts and head width of one attention layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,19 +49,53 @@ impl Heads {
         let q = Mat::strided(&qkv[head * self.dim..], len, self.dim, row);
         let k = Mat::strided(&qkv[self.key_offset(head)..], len, self.dim, row);
         gemm(MatMut::dense(probs, len, len), Write::Replace, self.scale(), q, k.t());
-        for (i, scores) in probs.chunks_exact_mut(len).enumerate() {
-            let (seen, unseen) = scores.split_at_mut(i + 1);
-            let top = max(seen);
-            for s in seen.iter_mut() {
-                *s = exp(*s - top);
+        wide(|| {
+            for (i, scores) in probs.chunks_exact_mut(len).enumerate() {
+                let (seen, unseen) = scores.split_at_mut(i + 1);
+                softmax(seen);
+                unseen.fill(0.0);
             }
-            let inv = 1.0 / sum(seen);
-            for s in seen.iter_mut() {
-                *s *= inv;
-            }
-            unseen.fill(0.0);
-        }
+        });
     }
+}
+
+/// Turns scores into probabilities.
+#[inline(always)]
+fn softmax(scores: &mut [f32]) {
+    let top = max(scores);
+    for s in scores.iter_mut() {
+        *s = exp(*s - top);
+    }
+    let inv = 1.0 / sum(scores);
+    for s in scores.iter_mut() {
+        *s *= inv;
+    }
+}
+
+/// Computes attention of one new row over the keys and values kept so far, its own included.
+///
+/// `row` is a `qkv` row, turned; `keys` and `values` hold one row of `key * dim` elements
+/// per position.
+pub(crate) fn step(heads: Heads, row: &[f32], keys: &[f32], values: &[f32], out: &mut [f32]) {
+    let (dim, width) = (heads.dim, heads.key * heads.dim);
+    let mut scores = vec![0f32; keys.len() / width];
+    wide(|| {
+        for head in 0..heads.query {
+            let query = &row[head * dim..][..dim];
+            let at = head / (heads.query / heads.key) * dim;
+            for (score, key) in scores.iter_mut().zip(keys.chunks_exact(width)) {
+                *score = dot(query, &key[at..at + dim]) * heads.scale();
+            }
+            softmax(&mut scores);
+            let out = &mut out[head * dim..][..dim];
+            out.fill(0.0);
+            for (&p, value) in scores.iter().zip(values.chunks_exact(width)) {
+                for (o, &v) in out.iter_mut().zip(&value[at..at + dim]) {
+                    *o += p * v;
+                }
+            }
+        }
+    });
 }
 
 /// Computes attention for every sequence; a row of `out` is `query * dim` elements.
@@ -108,14 +143,16 @@ pub(crate) fn backward(
             let g = Mat::strided(&dout[at..], len, dim, width);
             let v = Mat::strided(&qkv[vo..], len, dim, row);
             gemm(MatMut::dense(dscores, len, len), Write::Replace, 1.0, g, v.t());
-            for i in 0..len {
-                let cols = i * width + at..i * width + at + dim;
-                let pull = dot(&out[cols.clone()], &dout[cols]);
-                let span = i * len..(i + 1) * len;
-                for (ds, &p) in dscores[span.clone()].iter_mut().zip(&probs[span]) {
-                    *ds = p * (*ds - pull);
+            wide(|| {
+                for i in 0..len {
+                    let cols = i * width + at..i * width + at + dim;
+                    let pull = dot(&out[cols.clone()], &dout[cols]);
+                    let span = i * len..(i + 1) * len;
+                    for (ds, &p) in dscores[span.clone()].iter_mut().zip(&probs[span]) {
+                        *ds = p * (*ds - pull);
+                    }
                 }
-            }
+            });
             let (p, ds) = (Mat::dense(probs, len, len), Mat::dense(dscores, len, len));
             let q = Mat::strided(&qkv[at..], len, dim, row);
             let k = Mat::strided(&qkv[ko..], len, dim, row);

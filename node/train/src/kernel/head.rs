@@ -4,12 +4,14 @@
 //! log-sum-exp is accumulated in `f64`: a plain `f32` running sum over a large
 //! vocabulary biases the loss by about 1e-4 nats.
 
+use super::buffer::Buffer;
 use super::gemm::{Mat, MatMut, Write, gemm};
 use super::math::{exp, max};
 use super::norm;
+use super::simd::wide;
 
 /// Rows of logits held at a time.
-const CHUNK: usize = 256;
+pub(crate) const CHUNK: usize = 256;
 
 /// One position whose next token is predicted.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,9 +66,9 @@ impl Head<'_> {
         for target in targets {
             gathered.extend_from_slice(&x[target.row * hidden..(target.row + 1) * hidden]);
         }
-        let mut normed = vec![0f32; rows * hidden];
+        let mut normed = Buffer::any(rows * hidden);
         norm::forward(&gathered, self.norm, self.eps, &mut normed);
-        let mut logits = vec![0f32; rows * vocab];
+        let mut logits = Buffer::any(rows * vocab);
         let matrix = Mat::dense(self.matrix, vocab, hidden);
         let dst = MatMut::dense(&mut logits, rows, vocab);
         gemm(dst, Write::Replace, 1.0, Mat::dense(&normed, rows, hidden), matrix.t());
@@ -75,7 +77,7 @@ impl Head<'_> {
         }
         let Some(grads) = grads else { return };
         let dlogits = Mat::dense(&logits, rows, vocab);
-        let mut dnormed = vec![0f32; rows * hidden];
+        let mut dnormed = Buffer::any(rows * hidden);
         gemm(MatMut::dense(&mut dnormed, rows, hidden), Write::Replace, 1.0, dlogits, matrix);
         if let Some(dmatrix) = grads.dmatrix.as_deref_mut() {
             let dst = MatMut::dense(dmatrix, vocab, hidden);
@@ -95,24 +97,30 @@ impl Head<'_> {
 fn cross_entropy(row: &mut [f32], target: &Target, differentiate: bool) -> f64 {
     let gold = target.token as usize;
     let gold_logit = f64::from(row[gold]);
-    let top = max(row);
-    let mut total = 0f64;
-    for z in row.iter_mut() {
-        *z = exp(*z - top);
-    }
-    for lanes in row.chunks(8) {
-        let mut partial = 0f64;
-        for &z in lanes {
-            partial += f64::from(z);
-        }
-        total += partial;
-    }
+    let top = wide(|| max(row));
+    let total = wide(|| exponentials(row, top));
     if differentiate {
         let share = (f64::from(target.weight) / total) as f32;
-        for z in row.iter_mut() {
-            *z *= share;
-        }
+        wide(|| row.iter_mut().for_each(|z| *z *= share));
         row[gold] -= target.weight;
     }
     total.ln() + f64::from(top) - gold_logit
+}
+
+/// Replaces each logit by `e^(logit - top)` and returns their sum.
+#[inline(always)]
+fn exponentials(row: &mut [f32], top: f32) -> f64 {
+    let mut sums = [0f64; 16];
+    let mut chunks = row.chunks_exact_mut(16);
+    for chunk in &mut chunks {
+        for (sum, z) in sums.iter_mut().zip(chunk) {
+            *z = exp(*z - top);
+            *sum += f64::from(*z);
+        }
+    }
+    for (sum, z) in sums.iter_mut().zip(chunks.into_remainder()) {
+        *z = exp(*z - top);
+        *sum += f64::from(*z);
+    }
+    sums.iter().sum()
 }

@@ -3,6 +3,8 @@
 //! `exp` is our own polynomial rather than the C library's: it has the same bits
 //! wherever `f32` addition and multiplication do, and the compiler can vectorise it.
 
+use super::simd::wide;
+
 const LANES: usize = 16;
 
 /// Computes `e^x` to within 2 units in the last place, for `x` clamped to [-87, 88].
@@ -30,13 +32,13 @@ pub(crate) fn exp(x: f32) -> f32 {
 }
 
 /// Sums a slice in sixteen interleaved partial sums, added up in order.
-#[inline]
+#[inline(always)]
 pub(crate) fn sum(values: &[f32]) -> f32 {
     fold(values, |acc, v| acc + v)
 }
 
 /// Sums the squares of a slice, in the order of [`sum`].
-#[inline]
+#[inline(always)]
 pub(crate) fn sum_squares(values: &[f32]) -> f32 {
     fold(values, |acc, v| acc + v * v)
 }
@@ -57,7 +59,7 @@ fn fold(values: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
 }
 
 /// Computes the inner product of two slices of equal length, in the order of [`sum`].
-#[inline]
+#[inline(always)]
 pub(crate) fn dot(left: &[f32], right: &[f32]) -> f32 {
     let mut acc = [0f32; LANES];
     let (mut l, mut r) = (left.chunks_exact(LANES), right.chunks_exact(LANES));
@@ -73,7 +75,7 @@ pub(crate) fn dot(left: &[f32], right: &[f32]) -> f32 {
 }
 
 /// The largest value of a slice; `f32::NEG_INFINITY` when empty.
-#[inline]
+#[inline(always)]
 pub(crate) fn max(values: &[f32]) -> f32 {
     let mut acc = [f32::NEG_INFINITY; LANES];
     let mut chunks = values.chunks_exact(LANES);
@@ -89,11 +91,12 @@ pub(crate) fn max(values: &[f32]) -> f32 {
 }
 
 /// Adds `from` into `to`, element by element.
-#[inline]
 pub(crate) fn add_into(to: &mut [f32], from: &[f32]) {
-    for (t, &f) in to.iter_mut().zip(from) {
-        *t += f;
-    }
+    wide(|| {
+        for (t, &f) in to.iter_mut().zip(from) {
+            *t += f;
+        }
+    });
 }
 
 #[cfg(test)]

@@ -7,12 +7,14 @@
 //! input gives the same bits on one processor type.
 
 pub(crate) mod attention;
+pub(crate) mod buffer;
 pub(crate) mod dropout;
 pub(crate) mod gemm;
 pub(crate) mod head;
 pub(crate) mod math;
 pub(crate) mod norm;
 pub(crate) mod rope;
+pub(crate) mod simd;
 pub(crate) mod swiglu;
 
 use std::ops::Range;

@@ -2,6 +2,7 @@
 //! (Su et al. 2021, arXiv:2104.09864).
 
 use super::Segments;
+use super::simd::wide;
 
 /// Cosines and sines for every position up to a limit: `half` of each per position.
 #[derive(Debug)]
@@ -57,19 +58,31 @@ impl Table {
             Turn::Forward => 1.0,
             Turn::Backward => -1.0,
         };
-        for range in segments.ranges() {
-            let span = &mut rows[range.start * stride..range.end * stride];
-            for (position, row) in span.chunks_exact_mut(stride).enumerate() {
-                let at = position * self.half..(position + 1) * self.half;
-                let (cos, sin) = (&self.cos[at.clone()], &self.sin[at]);
-                for head in row[..heads * 2 * self.half].chunks_exact_mut(2 * self.half) {
-                    let (low, high) = head.split_at_mut(self.half);
-                    for (((a, b), &c), &s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
-                        let (x, y, s) = (*a, *b, sign * s);
-                        *a = x * c - y * s;
-                        *b = y * c + x * s;
-                    }
+        wide(|| {
+            for range in segments.ranges() {
+                let span = &mut rows[range.start * stride..range.end * stride];
+                for (position, row) in span.chunks_exact_mut(stride).enumerate() {
+                    self.turn_row(&mut row[..heads * 2 * self.half], position, sign);
                 }
+            }
+        });
+    }
+
+    /// Turns the heads of one row forward, as at `position`.
+    pub(crate) fn turn_at(&self, heads: &mut [f32], position: usize) {
+        self.turn_row(heads, position, 1.0);
+    }
+
+    #[inline(always)]
+    fn turn_row(&self, heads: &mut [f32], position: usize, sign: f32) {
+        let at = position * self.half..(position + 1) * self.half;
+        let (cos, sin) = (&self.cos[at.clone()], &self.sin[at]);
+        for head in heads.chunks_exact_mut(2 * self.half) {
+            let (low, high) = head.split_at_mut(self.half);
+            for (((a, b), &c), &s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+                let (x, y, s) = (*a, *b, sign * s);
+                *a = x * c - y * s;
+                *b = y * c + x * s;
             }
         }
     }

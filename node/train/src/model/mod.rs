@@ -5,28 +5,32 @@
 //! them. Only what is trained gets a gradient.
 
 pub mod adapter;
+mod batch;
 pub mod config;
+pub mod estimate;
 pub mod folder;
+pub mod generate;
 pub mod layout;
+mod pass;
 pub mod rotary;
+mod stock;
 pub(crate) mod weights;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use candle_core::{Tensor, Var};
 use tiltyard_proto::score::Fault;
 
-use crate::kernel::dropout::Dropout;
-use crate::kernel::head::{Head, Target};
-use crate::kernel::{Segments, rope};
-use crate::ops::block::Block;
-use crate::ops::tape::{BlockOp, EmbedOp, HeadOp, Trains, elements, embed};
+use crate::kernel::rope;
 use crate::safe::{LoadError, TensorSet, read_small};
 
+pub use batch::{Batch, Weigh};
 use config::{Config, ConfigError};
 use layout::{AdapterLayout, LayerLayout};
+pub(crate) use pass::INVARIANT_ROWS;
+pub use pass::{Gradients, Pass};
 pub use weights::FileType;
 use weights::Weights;
 
@@ -71,41 +75,6 @@ impl ModelError {
     }
 }
 
-/// Sequences laid end to end, and the positions whose next token is predicted.
-#[derive(Debug, Clone)]
-pub struct Batch {
-    ids: Arc<[u32]>,
-    segments: Arc<Segments>,
-    targets: Arc<[Target]>,
-    first_row: u64,
-}
-
-impl Batch {
-    /// Joins sequences and their targets; target rows count from the first sequence's start.
-    ///
-    /// `first_row` is the position of the first token inside the whole step's tokens;
-    /// dropout is keyed by it.
-    pub fn new(sequences: &[&[u32]], targets: Vec<Target>, first_row: u64) -> Self {
-        let segments = Segments::new(sequences.iter().map(|sequence| sequence.len()));
-        Self {
-            ids: sequences.concat().into(),
-            segments: Arc::new(segments),
-            targets: targets.into(),
-            first_row,
-        }
-    }
-
-    /// Tokens in the batch.
-    pub fn tokens(&self) -> usize {
-        self.ids.len()
-    }
-
-    /// The positions predicted, in order.
-    pub fn targets(&self) -> &[Target] {
-        &self.targets
-    }
-}
-
 /// What a model trains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trained {
@@ -121,25 +90,6 @@ pub(crate) struct Adapter {
     pub(crate) layers: Vec<Tensor>,
 }
 
-/// How a training pass runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Pass {
-    /// Seed, step and share of adapter dropout; `None` drops nothing.
-    pub dropout: Option<(u64, u64, u32)>,
-    /// Whether to run each layer's forward pass again instead of keeping activations.
-    pub recompute: bool,
-}
-
-/// The losses and gradients of one micro-batch.
-#[derive(Debug)]
-pub struct Gradients {
-    /// Natural-log loss of each target, in order, unweighted.
-    pub losses: Vec<f64>,
-    /// The gradient of the weighted sum of losses, one vector per trained parameter; see
-    /// [`Model::name_values`].
-    pub values: Vec<Vec<f32>>,
-}
-
 /// A model with an optional adapter.
 #[derive(Debug, Clone)]
 pub struct Model {
@@ -149,6 +99,8 @@ pub struct Model {
     pub(crate) base: Weights,
     pub(crate) adapter: Option<Adapter>,
     trained: Trained,
+    /// Where gradients are computed, when not here.
+    elsewhere: Option<Arc<stock::Elsewhere>>,
 }
 
 impl Model {
@@ -195,6 +147,7 @@ impl Model {
             base,
             adapter: None,
             trained: Trained::Nothing,
+            elsewhere: None,
         }
     }
 
@@ -262,6 +215,19 @@ impl Model {
         }
     }
 
+    /// Takes one first step of AdamW at `rate`, without clipping: for tests and experiments;
+    /// a [`crate::fit::run::Run`] keeps the moments.
+    ///
+    /// # Errors
+    /// [`ModelError::Tensor`] when the gradients are not this model's.
+    pub fn descend(&self, gradients: &Gradients, rate: f32) -> Result<(), ModelError> {
+        let sizes = self.variables().into_iter().map(|variable| variable.elem_count());
+        let mut moments = crate::fit::optim::Moments::zero(sizes);
+        let plain = crate::fit::optim::AdamW { clip: None, ..Default::default() };
+        plain.apply(&self.variables(), &gradients.values, &mut moments, rate)?;
+        Ok(())
+    }
+
     /// The trained parameters, in one fixed order; empty when nothing is trained.
     pub(crate) fn variables(&self) -> Vec<&Tensor> {
         match (self.trained, &self.adapter) {
@@ -271,119 +237,35 @@ impl Model {
         }
     }
 
-    fn check(&self, batch: &Batch) -> Result<(), ModelError> {
-        let wrong = |fact: String| Err(ModelError::Batch { fact });
-        if batch.segments.longest() > self.context() {
-            let (longest, context) = (batch.segments.longest(), self.context());
-            return wrong(format!("a sequence of {longest} tokens exceeds the context of {context}"));
-        }
-        let vocab = self.config.vocab;
-        if let Some(id) = batch.ids.iter().find(|&&id| id as usize >= vocab) {
-            return wrong(format!("token {id} is not in the vocabulary of {vocab}; wrong tokenizer?"));
-        }
-        let bad = |target: &&Target| target.row >= batch.ids.len() || target.token as usize >= vocab;
-        match batch.targets.iter().find(bad) {
-            None => Ok(()),
-            Some(target) => wrong(format!("target {target:?} points outside the batch")),
-        }
-    }
-
-    fn hidden(&self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
-        let mut x = embed(&elements(&self.base.embed)?, self.config.hidden, &batch.ids);
-        for (layer, base) in self.base.layers.iter().enumerate() {
-            let base = elements(base)?;
-            let theta = self.adapter.as_ref().map(|adapter| elements(&adapter.layers[layer]));
-            let theta = theta.transpose()?;
-            let adapter = self.adapter.as_ref().zip(theta.as_deref());
-            let block = Block {
-                layout: &self.layout,
-                base: &base,
-                adapter: adapter.map(|(adapter, theta)| (adapter.layout.as_ref(), theta)),
-                rope: &self.rope,
-                segments: &batch.segments,
-                layer,
-                dropout: None,
-            };
-            x = block.forward(&x).0;
-        }
-        Ok(x)
-    }
-
-    /// Computes the natural-log loss of each target, without gradients or dropout.
+    /// This model with other values of the trained parameters, for measuring and writing.
     ///
     /// # Errors
-    /// [`ModelError::Batch`] when the batch does not fit the model.
-    pub fn losses(&self, batch: &Batch) -> Result<Vec<f64>, ModelError> {
-        self.check(batch)?;
-        let x = self.hidden(batch)?;
-        let (norm, matrix) = (elements(&self.base.norm)?, elements(self.base.matrix())?);
-        let head = Head { norm: &norm, matrix: &matrix, eps: self.config.rms_eps };
-        Ok(head.losses(&x, &batch.targets, None))
-    }
-
-    /// Computes losses and the gradients of everything trained.
-    ///
-    /// # Errors
-    /// [`ModelError::Batch`] when the batch does not fit; [`ModelError::Tensor`] when the tape fails.
-    pub fn gradients(&self, batch: &Batch, pass: Pass) -> Result<Gradients, ModelError> {
-        self.check(batch)?;
-        let dropout =
-            pass.dropout.and_then(|(seed, step, ppm)| Dropout::new(seed, step, ppm, batch.first_row));
-        let mut x = self.embedded(batch)?;
-        for layer in 0..self.base.layers.len() {
-            let (theta, trains) = self.block_parameters(layer);
-            let wants_dx = layer > 0 || self.trained == Trained::Base;
-            let op = BlockOp {
-                trains,
-                layout: self.layout.clone(),
-                rope: self.rope.clone(),
-                segments: batch.segments.clone(),
-                layer,
-                dropout,
-                wants_dx,
-                recompute: pass.recompute,
-                saved: Mutex::new(None),
-            };
-            x = x.apply_op2(theta, op)?;
-        }
-        let losses = Arc::new(Mutex::new(Vec::new()));
-        let head = HeadOp {
-            targets: batch.targets.clone(),
-            eps: self.config.rms_eps,
-            trains: self.trained == Trained::Base,
-            losses: losses.clone(),
-            stash: Mutex::new(None),
+    /// [`ModelError::Tensor`] when they have other sizes.
+    pub(crate) fn with_parameters(&self, values: &[Vec<f32>]) -> Result<Self, ModelError> {
+        let mut values = values.iter();
+        let mut replace = |old: &Tensor| {
+            let values = values.next().cloned().unwrap_or_default();
+            Tensor::from_vec(values, old.shape(), &candle_core::Device::Cpu)
         };
-        let mut store = x.apply_op3(&self.base.norm, self.base.matrix(), head)?.backward()?;
-        let mut values = Vec::new();
-        for variable in self.variables() {
-            values.push(match store.remove(variable) {
-                Some(gradient) => elements(&gradient)?.to_vec(),
-                None => vec![0.0; variable.elem_count()],
-            });
-        }
-        let losses = std::mem::take(&mut *losses.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok(Gradients { losses, values })
-    }
-
-    fn embedded(&self, batch: &Batch) -> Result<Tensor, ModelError> {
-        if self.trained == Trained::Base {
-            return Ok(self.base.embed.apply_op1(EmbedOp { ids: batch.ids.clone() })?);
-        }
-        let x = embed(&elements(&self.base.embed)?, self.config.hidden, &batch.ids);
-        let shape = (batch.ids.len(), self.config.hidden);
-        Ok(Tensor::from_vec(x, shape, &candle_core::Device::Cpu)?)
-    }
-
-    fn block_parameters(&self, layer: usize) -> (&Tensor, Trains) {
-        let base = &self.base.layers[layer];
-        match &self.adapter {
-            None => (base, Trains::Base),
-            Some(adapter) => {
-                let layout = adapter.layout.clone();
-                (&adapter.layers[layer], Trains::Adapter { base: base.clone(), layout })
+        let mut model = self.clone();
+        match (self.trained, &self.adapter) {
+            (Trained::Base, _) => model.base = self.base.try_map(replace)?,
+            (Trained::Adapter, Some(adapter)) => {
+                let layers = adapter.layers.iter().map(&mut replace).collect::<candle_core::Result<_>>()?;
+                model.adapter = Some(Adapter { layers, ..adapter.clone() });
             }
+            (Trained::Adapter | Trained::Nothing, _) => {}
         }
+        model.trained = Trained::Nothing;
+        Ok(model)
+    }
+
+    /// The same base with the adapter switched off: the reference of DPO and GRPO.
+    ///
+    /// Shares the weights; nothing is copied. While all weights are trained this is the
+    /// model itself: keep a clone of the base from before.
+    pub fn without_adapter(&self) -> Self {
+        Self { adapter: None, trained: Trained::Nothing, ..self.clone() }
     }
 
     /// Returns the bytes of a `model.safetensors` of the base weights.

@@ -1,5 +1,6 @@
 //! One decoder layer, forward and backward, over slices.
 
+use crate::kernel::buffer::Buffer;
 use crate::kernel::dropout::Dropout;
 use crate::kernel::{Segments, attention, math, norm, rope, swiglu};
 use crate::model::layout::{AdapterLayout, LayerLayout, Slot};
@@ -23,16 +24,23 @@ pub(crate) struct Block<'a> {
 /// What the backward pass needs from the forward pass; each is `rows x width`.
 #[derive(Debug, Default)]
 pub(crate) struct Saved {
-    normed: Vec<f32>,
+    normed: Buffer,
     /// Query, key and value before their heads are normalized; empty when they are not.
     raw: Vec<f32>,
-    qkv: Vec<f32>,
-    attended: Vec<f32>,
-    middle: Vec<f32>,
-    post_normed: Vec<f32>,
-    gate_up: Vec<f32>,
-    gated: Vec<f32>,
-    low: [Vec<f32>; 4],
+    qkv: Buffer,
+    attended: Buffer,
+    middle: Buffer,
+    post_normed: Buffer,
+    gate_up: Buffer,
+    gated: Buffer,
+    low: [Buffer; 4],
+}
+
+impl Saved {
+    /// The turned queries and keys, and the values, of every row.
+    pub(crate) fn qkv(&self) -> &[f32] {
+        &self.qkv
+    }
 }
 
 /// Where the layer adds its parameter gradients; `None` for frozen parameters.
@@ -67,15 +75,15 @@ impl Block<'_> {
         Group { weight, inputs, outputs, adapter }
     }
 
-    fn run(&self, slot: Slot, x: &[f32], saved: &mut Saved) -> Vec<f32> {
+    fn run(&self, slot: Slot, x: &[f32], saved: &mut Saved) -> Buffer {
         let (rows, group) = (self.segments.total(), self.group(slot));
-        let mut out = vec![0f32; rows * group.outputs];
+        let mut out = Buffer::any(rows * group.outputs);
         saved.low[slot.index()] = group.forward(x, rows, &mut out);
         out
     }
 
-    fn norm(&self, x: &[f32], range: &std::ops::Range<usize>) -> Vec<f32> {
-        let mut out = vec![0f32; x.len()];
+    fn norm(&self, x: &[f32], range: &std::ops::Range<usize>) -> Buffer {
+        let mut out = Buffer::any(x.len());
         norm::forward(x, &self.base[range.clone()], self.layout.eps, &mut out);
         out
     }
@@ -132,23 +140,55 @@ impl Block<'_> {
         saved.normed = normed;
         saved.raw = self.shift_and_norm(&mut saved.qkv);
         self.turn(&mut saved.qkv, rope::Turn::Forward);
-        let mut attended = vec![0f32; rows * layout.heads.query * layout.heads.dim];
+        let mut attended = Buffer::any(rows * layout.heads.query * layout.heads.dim);
         attention::forward(layout.heads, &saved.qkv, self.segments, &mut attended);
         let mut middle = self.run(Slot::AttentionOut, &attended, &mut saved);
         math::add_into(&mut middle, x);
         let post_normed = self.norm(&middle, &layout.post_norm);
         let gate_up = self.run(Slot::MlpIn, &post_normed, &mut saved);
-        let mut gated = vec![0f32; rows * layout.inner];
+        let mut gated = Buffer::any(rows * layout.inner);
         swiglu::forward(&gate_up, layout.inner, &mut gated);
         let mut out = self.run(Slot::MlpOut, &gated, &mut saved);
         math::add_into(&mut out, &middle);
+        let out = out.to_vec();
         let saved = Saved { attended, middle, post_normed, gate_up, gated, ..saved };
         (out, saved)
     }
 
-    fn back(&self, slot: Slot, x: &[f32], saved: &Saved, dout: &[f32], grads: &mut Grads<'_>) -> Vec<f32> {
+    fn few(&self, slot: Slot, x: &[f32]) -> Vec<f32> {
+        let group = self.group(slot);
+        let mut out = vec![0f32; x.len() / group.inputs * group.outputs];
+        group.forward_few(x, &mut out);
+        out
+    }
+
+    /// Computes the layer's output for one new row of each of several sequences.
+    ///
+    /// `attend` is given every row's number and queries, keys and values (not yet turned),
+    /// and writes what the row's attention gives.
+    pub(crate) fn step(&self, x: &[f32], mut attend: impl FnMut(usize, &mut [f32], &mut [f32])) -> Vec<f32> {
+        let (layout, heads) = (self.layout, self.layout.heads);
+        let mut qkv = self.few(Slot::AttentionIn, &self.norm(x, &layout.input_norm));
+        self.shift_and_norm(&mut qkv);
+        let width = heads.query * heads.dim;
+        let mut attended = vec![0f32; x.len() / layout.hidden * width];
+        let rows = qkv.chunks_exact_mut(heads.row()).zip(attended.chunks_exact_mut(width));
+        for (at, (qkv, attended)) in rows.enumerate() {
+            attend(at, qkv, attended);
+        }
+        let mut middle = self.few(Slot::AttentionOut, &attended);
+        math::add_into(&mut middle, x);
+        let gate_up = self.few(Slot::MlpIn, &self.norm(&middle, &layout.post_norm));
+        let mut gated = vec![0f32; gate_up.len() / 2];
+        swiglu::forward(&gate_up, layout.inner, &mut gated);
+        let mut out = self.few(Slot::MlpOut, &gated);
+        math::add_into(&mut out, &middle);
+        out
+    }
+
+    fn back(&self, slot: Slot, x: &[f32], saved: &Saved, dout: &[f32], grads: &mut Grads<'_>) -> Buffer {
         let (rows, group) = (self.segments.total(), self.group(slot));
-        let mut dx = vec![0f32; rows * group.inputs];
+        let mut dx = Buffer::any(rows * group.inputs);
         let low = &saved.low[slot.index()];
         group.backward(x, rows, low, dout, Some(&mut dx), grads.group(self.layout, slot));
         dx
@@ -180,13 +220,13 @@ impl Block<'_> {
     ) -> Option<Vec<f32>> {
         let (layout, rows) = (self.layout, self.segments.total());
         let dgated = self.back(Slot::MlpOut, &saved.gated, saved, dout, grads);
-        let mut dgate_up = vec![0f32; rows * 2 * layout.inner];
+        let mut dgate_up = Buffer::any(rows * 2 * layout.inner);
         swiglu::backward(&saved.gate_up, layout.inner, &dgated, &mut dgate_up);
         let dpost = self.back(Slot::MlpIn, &saved.post_normed, saved, &dgate_up, grads);
         let mut dmiddle = dout.to_vec();
         self.back_norm(&layout.post_norm, &saved.middle, &dpost, &mut dmiddle, grads);
         let dattended = self.back(Slot::AttentionOut, &saved.attended, saved, &dmiddle, grads);
-        let mut dqkv = vec![0f32; rows * layout.heads.row()];
+        let mut dqkv = Buffer::zeros(rows * layout.heads.row());
         let (qkv, attended) = (&saved.qkv, &saved.attended);
         attention::backward(layout.heads, qkv, self.segments, attended, &dattended, &mut dqkv);
         self.turn(&mut dqkv, rope::Turn::Backward);

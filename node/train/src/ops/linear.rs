@@ -7,9 +7,15 @@
 
 use std::ops::Range;
 
+use crate::kernel::buffer::Buffer;
 use crate::kernel::dropout::Dropout;
 use crate::kernel::gemm::{Mat, MatMut, Write, gemm};
+use crate::kernel::simd::product_transposed;
 use crate::model::layout::AdapterSlot;
+
+/// Low-rank activations narrower than this are multiplied row by row: the matrix product
+/// takes another path, with other rounding, for few rows of few columns.
+const NARROW: usize = 16;
 
 /// One group's weights for one layer.
 #[derive(Debug, Clone, Copy)]
@@ -69,19 +75,25 @@ impl Lora<'_> {
 
 impl Group<'_> {
     /// Computes the group's outputs for `rows` rows, and the low-rank activation for later.
-    pub(crate) fn forward(&self, x: &[f32], rows: usize, out: &mut [f32]) -> Vec<f32> {
+    pub(crate) fn forward(&self, x: &[f32], rows: usize, out: &mut [f32]) -> Buffer {
         let input = Mat::dense(x, rows, self.inputs);
         let weight = Mat::dense(self.weight, self.outputs, self.inputs);
         gemm(MatMut::dense(out, rows, self.outputs), Write::Replace, 1.0, input, weight.t());
         let Some(lora) = &self.adapter else {
-            return Vec::new();
+            return Buffer::default();
         };
         let width = lora.width();
-        let mut low = vec![0f32; rows * width];
+        let mut low = Buffer::any(rows * width);
         let masked = lora.input(x, self.inputs);
-        let masked = Mat::dense(&masked, rows, self.inputs);
-        let dst = MatMut::dense(&mut low, rows, width);
-        gemm(dst, Write::Replace, lora.scale, masked, lora.a(self.inputs).t());
+        if width < NARROW {
+            let a = &lora.theta[lora.slot.a.clone()];
+            product_transposed(&masked, a, self.inputs, &mut low, width, false);
+            low.iter_mut().for_each(|v| *v *= lora.scale);
+        } else {
+            let masked = Mat::dense(&masked, rows, self.inputs);
+            let dst = MatMut::dense(&mut low, rows, width);
+            gemm(dst, Write::Replace, lora.scale, masked, lora.a(self.inputs).t());
+        }
         for (at, module) in lora.slot.modules.iter().enumerate() {
             let low = Mat::strided(&low[at * lora.rank..], rows, lora.rank, width);
             let columns = &mut out[module.column..];
@@ -89,6 +101,24 @@ impl Group<'_> {
             gemm(dst, Write::Add, 1.0, low, lora.b(&module.b, module.outputs).t());
         }
         low
+    }
+
+    /// As [`Self::forward`] for few rows, without dropout: every row has the same bits in
+    /// any company, and the weights are read in place.
+    pub(crate) fn forward_few(&self, x: &[f32], out: &mut [f32]) {
+        product_transposed(x, self.weight, self.inputs, out, self.outputs, false);
+        let Some(lora) = &self.adapter else { return };
+        let (width, rank) = (lora.width(), lora.rank);
+        let rows = x.len() / self.inputs;
+        let mut low = vec![0f32; rows * width];
+        product_transposed(x, &lora.theta[lora.slot.a.clone()], self.inputs, &mut low, width, false);
+        low.iter_mut().for_each(|v| *v *= lora.scale);
+        for (at, module) in lora.slot.modules.iter().enumerate() {
+            let part = low.chunks_exact(width).flat_map(|row| &row[at * rank..(at + 1) * rank]);
+            let part: Vec<f32> = part.copied().collect();
+            let columns = &mut out[module.column..];
+            product_transposed(&part, &lora.theta[module.b.clone()], rank, columns, self.outputs, true);
+        }
     }
 
     /// Adds the gradients of one forward pass; writes the one towards the input into `dx`.
@@ -127,7 +157,7 @@ impl Group<'_> {
         dtheta: &mut [f32],
     ) {
         let width = lora.width();
-        let mut dlow = vec![0f32; rows * width];
+        let mut dlow = Buffer::any(rows * width);
         for (at, module) in lora.slot.modules.iter().enumerate() {
             let d = Mat::strided(&dout[module.column..], rows, module.outputs, self.outputs);
             let low = Mat::strided(&low[at * lora.rank..], rows, lora.rank, width);
@@ -147,7 +177,7 @@ impl Group<'_> {
                 gemm(dst, Write::Add, 1.0, dlow, lora.a(self.inputs));
             }
             Some((dropout, layer, slot)) => {
-                let mut dmasked = vec![0f32; rows * self.inputs];
+                let mut dmasked = Buffer::any(rows * self.inputs);
                 let dst = MatMut::dense(&mut dmasked, rows, self.inputs);
                 gemm(dst, Write::Replace, 1.0, dlow, lora.a(self.inputs));
                 dropout.apply(layer, slot, self.inputs, &dmasked, dx, true);

@@ -13,6 +13,7 @@ use candle_core::{
 use crate::kernel::dropout::Dropout;
 use crate::kernel::head::{self, Head, Target};
 use crate::kernel::{Segments, rope};
+use crate::model::Weigh;
 use crate::model::layout::{AdapterLayout, LayerLayout};
 
 use super::block::{Block, Grads, Saved};
@@ -199,10 +200,12 @@ type HeadStash = (Vec<f32>, Option<Vec<f32>>, Option<Vec<f32>>);
 #[derive(Debug)]
 pub(crate) struct HeadOp {
     pub(crate) targets: Arc<[Target]>,
+    pub(crate) weigh: Option<Weigh>,
     pub(crate) eps: f32,
     /// Whether the norm and the matrix are trained.
     pub(crate) trains: bool,
-    pub(crate) losses: Arc<Mutex<Vec<f64>>>,
+    /// The loss and the weight of each target.
+    pub(crate) losses: Arc<Mutex<(Vec<f64>, Vec<f32>)>>,
     pub(crate) stash: Mutex<Option<HeadStash>>,
 }
 
@@ -227,10 +230,19 @@ impl CustomOp3 for HeadOp {
         let mut dmatrix = self.trains.then(|| vec![0f32; matrix.len()]);
         let grads = head::Grads { dx: &mut dx, dnorm: dnorm.as_deref_mut(), dmatrix: dmatrix.as_deref_mut() };
         let head = Head { norm, matrix, eps: self.eps };
-        let losses = head.losses(x, &self.targets, Some(grads));
-        let weighted = losses.iter().zip(self.targets.iter());
+        let reweighed = self.weigh.as_ref().map(|weigh| {
+            let weights = weigh.weights(&head.losses(x, &self.targets, None));
+            let weighted = self.targets.iter().zip(weights);
+            weighted.map(|(target, weight)| Target { weight, ..*target }).collect::<Vec<_>>()
+        });
+        let targets = reweighed.as_deref().unwrap_or(&self.targets);
+        if targets.len() != self.targets.len() {
+            bail!("{} weights were made for {} targets", targets.len(), self.targets.len());
+        }
+        let losses = head.losses(x, targets, Some(grads));
+        let weighted = losses.iter().zip(targets);
         let total: f64 = weighted.map(|(loss, target)| loss * f64::from(target.weight)).sum();
-        *unlock(self.losses.lock()) = losses;
+        *unlock(self.losses.lock()) = (losses, targets.iter().map(|target| target.weight).collect());
         *unlock(self.stash.lock()) = Some((dx, dnorm, dmatrix));
         Ok((CpuStorage::F32(vec![total as f32]), Shape::from(())))
     }

@@ -1,18 +1,21 @@
 //! One recipe, fixed beforehand, trained once.
 
-use tiltyard_proto::recipe::Strategy;
+use tiltyard_proto::recipe::{Recipe, Strategy};
 
 use super::StrategyError;
 use super::form::Form;
 use super::session::Session;
 use crate::eval;
+use crate::fit::run::{Run, RunError};
 use crate::job::progress::Phase;
 
 const RUN: &str = "fixed";
 
 /// Trains one recipe to its end, or to the end of the budget.
 ///
-/// Keeps the last checkpoint, as the trainers whose presets these are do.
+/// Keeps the last checkpoint, as the trainers whose presets these are do. A recipe that
+/// says `evaluate_every` measures on the rows held out instead and keeps the best; with
+/// `patience` it ends early.
 ///
 /// # Errors
 /// [`StrategyError`] when the budget does not pay for a step or the run fails.
@@ -26,6 +29,9 @@ pub fn train(session: &mut Session<'_>, name: &str, form: &Form) -> Result<(), S
         return Err(StrategyError::Budget { budget: setup.budget_tokens, needed });
     }
     let mut run = session.run(RUN, &recipe)?;
+    if let Some(every) = run.settings().evaluate_every_steps.filter(|_| !setup.held_out.is_empty()) {
+        return measured(session, &mut run, &recipe, every);
+    }
     let steps = u64::from(recipe.steps);
     session.advance(RUN, &mut run, steps, Phase::Train, false)?;
     if run.step() == 0 {
@@ -37,4 +43,55 @@ pub fn train(session: &mut Session<'_>, name: &str, form: &Form) -> Result<(), S
     };
     session.keep_if_better(&run, loss)?;
     Ok(())
+}
+
+/// Trains with a measurement every so many steps; the best checkpoint stays in `best/`.
+///
+/// Every measurement is in the journal, so a restarted job goes the same way.
+fn measured(
+    session: &mut Session<'_>,
+    run: &mut Run<'_>,
+    recipe: &Recipe,
+    every: u64,
+) -> Result<(), StrategyError> {
+    let steps = u64::from(recipe.steps);
+    let patience = run.settings().patience.unwrap_or(u32::MAX);
+    let (mut lowest, mut since_best) = (u64::MAX, 0u32);
+    let marks = (1..=steps.div_ceil(every)).map(|at| (at * every).min(steps));
+    for until in marks {
+        let part = format!("{RUN}-step-{until}");
+        let loss = match session.result(&part) {
+            Some(loss) => loss,
+            None => {
+                let patient = session.best().is_none() && run.step() == 0;
+                match session.advance(RUN, run, until, Phase::Train, patient) {
+                    Ok(()) => {}
+                    // What diverged is lost; the best checkpoint before it is not.
+                    Err(StrategyError::Run(RunError::Diverged { .. })) if session.best().is_some() => {
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
+                }
+                let loss = session.measure(run, Phase::Train)?;
+                session.keep_if_better(run, loss)?;
+                if session.finishing() {
+                    return Ok(());
+                }
+                session.record(&part, loss, 0)?;
+                loss
+            }
+        };
+        if loss < lowest {
+            (lowest, since_best) = (loss, 0);
+        } else {
+            since_best += 1;
+        }
+        if since_best >= patience {
+            break;
+        }
+    }
+    match session.best() {
+        Some(_) => Ok(()),
+        None => Err(StrategyError::AllDiverged),
+    }
 }

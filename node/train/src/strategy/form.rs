@@ -5,7 +5,7 @@ use tiltyard_proto::recipe::{Method, Recipe, Schedule, Strategy};
 
 use crate::data::Example;
 use crate::data::stream::{StepShape, steps_per_epoch};
-use crate::fit::run::AVERAGE_KEY;
+use crate::fit::settings::{AVERAGE_KEY, BUCKET_KEY, EMA_KEY, EVALUATE_KEY, PATIENCE_KEY, SHARD_KEY};
 use crate::model::adapter::RANK_MAX;
 use crate::model::layout::Module;
 
@@ -95,6 +95,16 @@ pub struct Form {
     /// How losses are averaged.
     #[serde(default)]
     pub loss_average: AverageName,
+    /// Most tokens of a micro-shard of several rows; 256 when absent.
+    pub shard_tokens: Option<u32>,
+    /// Decay of averaged weights, such as 0.99; not averaged when absent.
+    pub ema: Option<f64>,
+    /// Steps whose rows are sorted by length together; not sorted when absent.
+    pub bucket_steps: Option<u32>,
+    /// Steps between measurements on rows set aside; the best checkpoint is kept.
+    pub evaluate_every: Option<u32>,
+    /// Measurements without a new best that end the run.
+    pub patience: Option<u32>,
     /// Adapter settings; all weights are trained when absent.
     pub lora: Option<LoraForm>,
 }
@@ -211,6 +221,20 @@ impl Form {
                 return Err(FormError::Value { key: "(epochs, steps)", value, wanted });
             }
         }
+        let some = |key, value: Option<f64>, low, high, wanted| {
+            value.map_or(Ok(()), |value| within(key, value, low, high, wanted))
+        };
+        let shard = self.shard_tokens.map(f64::from);
+        some("shard_tokens", shard, 16.0, 65_536.0, "16 to 65,536 is accepted")?;
+        some("ema", self.ema, 1e-6, 0.999_999, "a decay from 0.000001 to 0.999999 is accepted")?;
+        some("bucket_steps", self.bucket_steps.map(f64::from), 2.0, 4_096.0, "2 to 4,096 is accepted")?;
+        some("evaluate_every", self.evaluate_every.map(f64::from), 1.0, 1e9, "1 or more is accepted")?;
+        some("patience", self.patience.map(f64::from), 1.0, 1e6, "1 to 1,000,000 is accepted")?;
+        if self.patience.is_some() && self.evaluate_every.is_none() {
+            let wanted = "it counts measurements: set evaluate_every too";
+            let value = self.patience.unwrap_or_default().to_string();
+            return Err(FormError::Value { key: "patience", value, wanted });
+        }
         let Some(lora) = &self.lora else { return Ok(()) };
         within("lora.rank", f64::from(lora.rank), 1.0, f64::from(RANK_MAX), "1 to 1,024 is accepted")?;
         within("lora.alpha", lora.alpha, 1e-3, 1e6, "0.001 to 1e6 is accepted")?;
@@ -271,18 +295,16 @@ impl Form {
         };
         let blocks = self.batch_rows as usize * self.accumulation as usize;
         let packed_tokens = self.packing.then_some(sequence_tokens as usize);
-        let per_epoch = steps_per_epoch(examples, StepShape { blocks, packed_tokens }).max(1);
-        let tokens: u64 = examples.iter().map(|example| example.ids.len() as u64).sum();
+        let lengths: Vec<usize> = examples.iter().map(|example| example.ids.len()).collect();
+        let tokens: u64 = lengths.iter().map(|&length| length as u64).sum();
+        let bucket_steps = self.bucket_steps.map_or(1, |steps| steps as usize);
+        let per_epoch = steps_per_epoch(lengths, StepShape { blocks, packed_tokens, bucket_steps }).max(1);
         let per_step = tokens.div_ceil(per_epoch).max(1);
         let wanted = match self.steps {
             Some(steps) => u64::from(steps),
             None => (self.epochs.unwrap_or(1.0) * per_epoch as f64).ceil() as u64,
         };
         let steps = wanted.min(budget_tokens / per_step);
-        let extra = match self.loss_average {
-            AverageName::Token => Vec::new(),
-            AverageName::Example => vec![(AVERAGE_KEY.to_owned(), "example".to_owned())],
-        };
         Ok(Recipe {
             version: Recipe::VERSION,
             trainer: TRAINER.to_owned(),
@@ -300,47 +322,31 @@ impl Form {
             clip_milli: (self.clip * 1e3).round() as u32,
             seed,
             tokens_trained: 0,
-            extra,
+            extra: self.extra(),
         })
+    }
+
+    /// The settings that travel under the recipe's free keys, sorted.
+    fn extra(&self) -> Vec<(String, String)> {
+        let average = match self.loss_average {
+            AverageName::Token => None,
+            AverageName::Example => Some("example".to_owned()),
+        };
+        let number = |value: Option<u32>| value.map(|value| value.to_string());
+        let keys = [
+            (AVERAGE_KEY, average),
+            (SHARD_KEY, number(self.shard_tokens)),
+            (EMA_KEY, self.ema.map(|decay| ((decay * 1e6).round() as u32).to_string())),
+            (BUCKET_KEY, number(self.bucket_steps)),
+            (EVALUATE_KEY, number(self.evaluate_every)),
+            (PATIENCE_KEY, number(self.patience)),
+        ];
+        let set = keys.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+        let mut extra: Vec<(String, String)> = set.collect();
+        extra.sort();
+        extra
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_preset_is_a_valid_form() {
-        for (name, _) in PRESETS {
-            Form::preset(name).unwrap();
-        }
-    }
-
-    #[test]
-    fn autotrain_is_its_published_form() {
-        let rows: Vec<Example> = (0..600).map(|_| Example { ids: vec![1; 20], prompt: 8 }).collect();
-        let form = Form::preset("autotrain").unwrap();
-        let recipe = form.recipe(Strategy::Fixed("autotrain".into()), 1, &rows, u64::MAX).unwrap();
-        assert_eq!((recipe.learning_rate_nano, recipe.warmup_ppm), (30_000, 100_000));
-        assert_eq!((recipe.batch_rows, recipe.accumulation, recipe.steps), (2, 4, 225));
-        let targets = Method::ALL_LINEAR;
-        let lora = Method::Lora { rank: 16, alpha_milli: 32_000, dropout_ppm: 50_000, targets };
-        assert_eq!((recipe.method, recipe.clip_milli, recipe.weight_decay_ppm), (lora, 1_000, 0));
-        let cut = form.recipe(Strategy::Fixed("autotrain".into()), 1, &rows, 1_000).unwrap();
-        assert_eq!(cut.steps, 6, "160 tokens a step");
-    }
-
-    #[test]
-    fn errors_name_the_key() {
-        let wrong = |text: &str| Form::parse(text.as_bytes()).unwrap_err().to_string();
-        let rest = "schedule = \"linear\"\nbatch_rows = 4\nepochs = 1\n";
-        assert!(wrong(&format!("learning_rat = 1e-3\n{rest}")).contains("learning_rat"));
-        assert!(wrong(&format!("learning_rate = -1.0\n{rest}")).contains("learning_rate = -1"));
-        assert!(wrong(&format!("learning_rate = 1e-3\nsteps = 3\n{rest}")).contains("exactly one"));
-        let targets = "[lora]\nrank = 4\nalpha = 8\ntargets = [\"lm_head\"]\n";
-        assert!(wrong(&format!("learning_rate = 1e-3\n{rest}{targets}")).contains("lm_head"));
-        let json = r#"{"learning_rate":1e-3,"schedule":"sine","batch_rows":4,"epochs":1}"#;
-        assert!(wrong(json).contains("sine"));
-        assert!(Form::preset("nobody").unwrap_err().to_string().contains("llama-factory"));
-    }
-}
+mod tests;

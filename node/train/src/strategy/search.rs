@@ -13,7 +13,8 @@ use tiltyard_proto::recipe::{Method, Recipe, Schedule, Strategy};
 use super::StrategyError;
 use super::form::TRAINER;
 use super::session::{DIVERGED, Session};
-use crate::fit::run::{AVERAGE_KEY, Run, RunError};
+use crate::fit::run::{Run, RunError};
+use crate::fit::settings::AVERAGE_KEY;
 use crate::job::progress::Phase;
 use crate::rng::{Rng, mix};
 
@@ -161,6 +162,7 @@ fn test_rate(session: &mut Session<'_>, family: Family) -> Result<f64, StrategyE
     let recipe = recipe(session, family, 16, low, TEST_ROWS, budget);
     let setup = *session.setup();
     let mut run = Run::new(setup.base, recipe, setup.train, setup.workers)?;
+    run.recompute(setup.recompute);
     let (mut smooth, mut best, mut rate) = (None::<f64>, (f64::INFINITY, low), low);
     let factor = (high / low).powf(1.0 / steps.max(2) as f64);
     for _ in 0..steps {

@@ -36,6 +36,9 @@ pub enum SessionError {
     /// A checkpoint could not be encoded.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The result of a run could not be made.
+    #[error(transparent)]
+    Run(Box<RunError>),
     /// An adapter could not be encoded.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
@@ -80,6 +83,8 @@ pub struct Setup<'a> {
     pub checkpoint_bytes_max: u64,
     /// Worker threads.
     pub workers: usize,
+    /// Whether to compute activations again instead of keeping them.
+    pub recompute: bool,
     /// Steps between saved states.
     pub save_every_steps: u64,
 }
@@ -194,8 +199,9 @@ impl<'a> Session<'a> {
     pub fn run(&mut self, name: &str, recipe: &Recipe) -> Result<Run<'a>, RunError> {
         let setup = &self.setup;
         let mut run = Run::new(setup.base, recipe.clone(), setup.train, setup.workers)?;
+        run.recompute(setup.recompute);
         if let Ok(state) = self.read_state(name) {
-            run.restore(state, setup.train.len())?;
+            run.restore(state)?;
         }
         self.runs.insert(name.to_owned(), (run.step(), run.tokens()));
         Ok(run)
@@ -206,7 +212,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`StrategyError`] when the state cannot be captured or written.
     pub fn save(&mut self, name: &str, run: &Run<'_>) -> Result<(), StrategyError> {
-        let state = run.save(self.setup.train.len())?;
+        let state = run.save()?;
         let path = self.state_dir().join(format!("{name}.state"));
         files::write(&path, &state.to_bytes()).map_err(SessionError::from)?;
         Ok(())
@@ -268,7 +274,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`RunError::Model`] when a row does not fit.
     pub fn measure(&mut self, run: &Run<'_>, phase: Phase) -> Result<u64, RunError> {
-        let loss = eval::mean_loss(run.model(), self.setup.held_out)?;
+        let loss = eval::mean_loss(&run.result()?, self.setup.held_out, self.setup.workers)?;
         let micro = match loss.is_finite() {
             true => u64::from(eval::micro_nats(loss).get()),
             false => DIVERGED,
@@ -318,14 +324,15 @@ impl<'a> Session<'a> {
 /// The files of a run's checkpoint: `f32` when that fits the limit, else `bf16`.
 fn checkpoint_files(run: &Run<'_>, limit: u64) -> Result<Vec<(&'static str, Vec<u8>)>, SessionError> {
     let spec = AdapterSpec::from_method(&run.recipe().method);
+    let model = run.result().map_err(|error| SessionError::Run(Box::new(error)))?;
     let mut smallest = u64::MAX;
     for file_type in [FileType::F32, FileType::Bf16] {
         let mut files = Vec::new();
         match &spec {
-            None => files.push(("model.safetensors", run.model().to_safetensors(file_type)?)),
+            None => files.push(("model.safetensors", model.to_safetensors(file_type)?)),
             Some(spec) => {
                 files.push((CONFIG_FILE, spec.to_json()?));
-                let weights = run.model().adapter_to_safetensors(file_type)?;
+                let weights = model.adapter_to_safetensors(file_type)?;
                 files.push((WEIGHTS_FILE, weights.unwrap_or_default()));
             }
         }

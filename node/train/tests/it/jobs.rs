@@ -12,7 +12,8 @@ use tiltyard_proto::seal;
 use tiltyard_proto::task::TaskKind;
 use tiltyard_train::job::result::{EvalResult, JobResult, TrainResult};
 use tiltyard_train::job::spec::{
-    CheckSpec, EvalSpec, EvaluationSource, JobSpec, Limits, StrategySpec, Subject, TrainSpec,
+    Activations, CheckSpec, DeviceSpec, EvalSpec, EvaluationSource, JobSpec, Limits, StrategySpec, Subject,
+    TrainSpec,
 };
 use tiltyard_train::job::{JobError, run_check, run_eval, run_train};
 
@@ -65,6 +66,8 @@ impl Yard {
             checkpoint_bytes_max: 1 << 20,
             save_every_steps: 5,
             workers: 1,
+            activations: Activations::Auto,
+            device: DeviceSpec::Cpu,
             limits: Limits::default(),
         }
     }
@@ -125,6 +128,47 @@ fn epochs(yard: &Yard, epochs: u32) -> StrategySpec {
     StrategySpec::File(path)
 }
 
+/// A recipe with every setting that leaves a trace in the state, over 12 rows of 4 shards a step.
+fn everything(yard: &Yard, steps: u32) -> StrategySpec {
+    let path = yard.root.path().join("everything.toml");
+    let text = "learning_rate = 5e-3\nschedule = \"constant\"\nwarmup = 0.2\nbatch_rows = 12\n\
+                shard_tokens = 48\nema = 0.9\nbucket_steps = 3\nevaluate_every = 3\npatience = 3\nclip = 0.5\n";
+    let lora = "[lora]\nrank = 4\nalpha = 8\ndropout = 0.1\n";
+    std::fs::write(&path, format!("{text}steps = {steps}\n{lora}")).unwrap();
+    StrategySpec::File(path)
+}
+
+#[test]
+fn computing_activations_again_changes_no_byte_of_the_checkpoint() {
+    let yard = Yard::new();
+    let spec = |activations| TrainSpec { activations, ..yard.train(everything(&yard, 8), u64::MAX) };
+    let kept = yard.trained("kept", spec(Activations::Keep)).0;
+    let again = yard.trained("again", spec(Activations::Recompute)).0;
+    assert_eq!(files(&kept), files(&again));
+}
+
+#[test]
+fn a_run_that_stops_learning_ends_early_and_returns_to_its_best() {
+    let yard = Yard::new();
+    let path = yard.root.path().join("wild.toml");
+    let text = "learning_rate = 0.3\nschedule = \"constant\"\nbatch_rows = 8\nsteps = 60\n\
+                evaluate_every = 2\npatience = 2\n[lora]\nrank = 4\nalpha = 8\n";
+    std::fs::write(&path, text).unwrap();
+    let (checkpoint, result) = yard.trained("wild", yard.train(StrategySpec::File(path), u64::MAX));
+    let lines = std::fs::read_to_string(checkpoint.with_file_name("progress.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let measured: Vec<(u64, u64)> = lines
+        .iter()
+        .filter_map(|line| Some((line["validation_micro"].as_u64()?, line["step"].as_u64()?)))
+        .collect();
+    let (best, step) = *measured.iter().min().unwrap();
+    assert_eq!(result.validation_micro, Some(best));
+    assert_eq!(measured.last().unwrap().1, step + 4, "two measurements later it ends: {measured:?}");
+    let stopped = result.recipe.extra.iter().find(|(key, _)| key == "stopped-at-step");
+    assert_eq!(stopped.map(|(_, value)| value.clone()), Some(step.to_string()));
+}
+
 #[test]
 fn a_fixed_recipe_improves_the_score_of_the_base() {
     let yard = Yard::new();
@@ -143,8 +187,14 @@ fn a_fixed_recipe_improves_the_score_of_the_base() {
 fn training_repeats_bit_for_bit_at_any_number_of_workers_but_not_for_another_miner() {
     let yard = Yard::new();
     let alone = yard.trained("a", yard.train(epochs(&yard, 4), u64::MAX)).0;
-    let together = yard.trained("b", TrainSpec { workers: 3, ..yard.train(epochs(&yard, 4), u64::MAX) }).0;
-    assert_eq!(files(&alone), files(&together));
+    for workers in [2, 3, 4] {
+        let spec = TrainSpec { workers, ..yard.train(everything(&yard, 20), u64::MAX) };
+        let one = TrainSpec { workers: 1, ..spec.clone() };
+        let (alone, together) = (yard.trained("one", one).0, yard.trained(&format!("at-{workers}"), spec).0);
+        assert_eq!(files(&alone), files(&together), "{workers} workers");
+        let state = |checkpoint: &Path| files(&checkpoint.with_file_name("state"));
+        assert_eq!(state(&alone), state(&together), "{workers} workers");
+    }
     let other = yard.trained("c", TrainSpec { miner: miner(2), ..yard.train(epochs(&yard, 4), u64::MAX) }).0;
     assert_ne!(files(&alone), files(&other));
 }
@@ -226,6 +276,45 @@ fn a_job_killed_twice_ends_with_the_bytes_of_one_never_killed() {
         assert_eq!(result.recipe, expected.recipe, "{name}");
         assert_eq!(files(&whole), files(&folder.join("checkpoint")), "{name}");
     }
+}
+
+#[test]
+fn a_job_killed_after_every_step_ends_with_the_bytes_of_one_never_killed() {
+    let yard = Yard::new();
+    let spec = || TrainSpec { save_every_steps: 1, workers: 2, ..yard.train(everything(&yard, 9), u64::MAX) };
+    let (whole, expected) = yard.trained("whole", spec());
+    let mut kills = 0;
+    let killed = yard.job("killed", &JobSpec::Train(spec()));
+    while train_and_maybe_kill(&killed, kills + 1) {
+        kills += 1;
+    }
+    assert!(kills >= 3, "only {kills} kills landed");
+    let JobResult::Trained(result) = run_train(&killed).unwrap() else { panic!("not a training job") };
+    assert_eq!(result.recipe, expected.recipe);
+    assert_eq!(result.validation_micro, expected.validation_micro);
+    assert_eq!(files(&whole), files(&killed.join("checkpoint")));
+    assert_eq!(files(&whole.with_file_name("state")), files(&killed.join("state")));
+}
+
+/// As [`train_and_kill`]; `false` when the child had finished before.
+fn train_and_maybe_kill(folder: &Path, lines: usize) -> bool {
+    let mut child = child(folder);
+    let seen = || std::fs::read(folder.join("progress.jsonl")).unwrap_or_default();
+    let before = seen().len();
+    let fresh = |lines: usize| {
+        let seen = seen();
+        let total = seen.iter().filter(|&&byte| byte == b'\n').count();
+        total >= lines && seen.len() > before
+    };
+    while !fresh(lines) {
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    let _ = child.kill();
+    child.wait().unwrap();
+    !folder.join("result.cbor").exists()
 }
 
 #[test]
@@ -390,6 +479,8 @@ fn jobs_that_cannot_be_done_say_why_in_a_file() {
     refused("preset", yard.train(StrategySpec::Preset("magic".into()), 1_000), "llama-factory");
     refused("budget", yard.train(preset(), 3), "3 tokens does not pay");
     refused("kind", TrainSpec { kind: TaskKind::Chat, ..yard.train(preset(), 9_000) }, "chat");
+    let card = TrainSpec { device: DeviceSpec::Cuda(0), ..yard.train(preset(), 9_000) };
+    refused("card", card, "--features cuda");
     let small = TrainSpec { checkpoint_bytes_max: 1_000, ..yard.train(preset(), 9_000) };
     refused("small", small, "the task allows 1000");
     let folder = yard.job("wrong", &JobSpec::Eval(yard.eval(Subject::Base)));

@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "a test binary has no readers of documentation")]
 
 mod chats;
+mod engine;
 mod external;
 mod imports;
 mod jobs;

@@ -280,3 +280,35 @@ fn packed_rows_do_not_see_each_other() {
         assert!((together - alone).abs() < 1e-5, "{together} {alone}");
     }
 }
+
+#[test]
+fn the_crate_s_own_stock_path_gives_the_same_gradients_dropout_and_all() {
+    let close = |model: &Model, pass: Pass| {
+        let fused = model.gradients(&batch(), pass).unwrap();
+        let mut other = model.clone();
+        other.train_on(&Device::Cpu).unwrap();
+        let stock = other.gradients(&batch(), pass).unwrap();
+        let largest = fused.values.iter().flatten().fold(1e-3f32, |most, v| most.max(v.abs()));
+        for (fused, stock) in fused.losses.iter().zip(&stock.losses) {
+            assert!((fused - stock).abs() < 3e-5);
+        }
+        for (fused, stock) in fused.values.iter().flatten().zip(stock.values.iter().flatten()) {
+            assert!((fused - stock).abs() < 2e-4 * largest, "{fused} against {stock}");
+        }
+    };
+    let mut model = Model::random(config(false), 9).unwrap();
+    model.train_base().unwrap();
+    close(&model, Pass::default());
+    let mut model = Model::random(config(true), 4).unwrap();
+    let spec = AdapterSpec { rank: 3, alpha: 6.0, modules: Module::ALL.to_vec() };
+    model.train_new_adapter(&spec, 5).unwrap();
+    let folder = spoiled(&model, &spec);
+    model.load_adapter(folder.path(), 1 << 20).unwrap();
+    model.train_current_adapter().unwrap();
+    close(&model, Pass { dropout: Some((1, 2, 200_000)), recompute: false });
+    for other in [Family::Qwen2, Family::Qwen3] {
+        let mut model = Model::random(family(other, true), 6).unwrap();
+        model.train_base().unwrap();
+        close(&model, Pass::default());
+    }
+}
