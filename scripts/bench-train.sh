@@ -8,6 +8,7 @@
 #
 # BASE=DIR names the base model; without it a model of random weights in the shape
 # of SmolLM2-135M is made (speed does not depend on the weights).
+# BENCH=FILE is a built example to use instead of building it.
 # OUT=DIR keeps the files (default target/bench-train).
 # PyTorch and its friends (several gigabytes) come once into the user's cache.
 set -euo pipefail
@@ -24,9 +25,11 @@ done
 . "$root/scripts/assets/packages.sh"
 python=$(python_with "${XDG_CACHE_HOME:-$HOME/.cache}/tiltyard/torch" \
     torch==2.15.0 transformers==5.23.0 peft==0.21.2 safetensors==0.8.0 tokenizers==0.23.3)
-cargo build --quiet --release --manifest-path "$root/Cargo.toml" -p tiltyard-train --example bench
 out=${OUT:-$root/target/bench-train}
-bench=$root/target/release/examples/bench
+bench=${BENCH:-$root/target/release/examples/bench}
+if [ -z "${BENCH:-}" ]; then
+    cargo build --quiet --release --manifest-path "$root/Cargo.toml" -p tiltyard-train --example bench
+fi
 mkdir -p "$out"
 [ -f "$out/big/rows.json" ] && [ -z "${BASE:-}" ] || "$bench" prepare "$out/big" ${BASE:+"$BASE"}
 "$bench" prepare "$out/small" "$root/testnet/assets/base"

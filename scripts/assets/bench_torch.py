@@ -64,12 +64,12 @@ if command == "train":
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=sets["rate"], weight_decay=0.0)
     steps, batch = int(values.get("steps", "8")), sets["batch"]
-    said, tokens, seconds = [], 0, 0.0
+    said, tokens, seconds, cpu = [], 0, 0.0, 0.0
     for step in range(steps):
         first = step * batch % len(rows)
         part = rows[first:first + batch]
         ids, mask, labels = padded(part)
-        started = time.perf_counter()
+        started, cpu_before = time.perf_counter(), time.process_time()
         loss = losses(model, ids, mask, labels, "mean")
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -77,9 +77,10 @@ if command == "train":
         optimizer.zero_grad()
         if step > 0 or steps == 1:
             seconds += time.perf_counter() - started
+            cpu += time.process_time() - cpu_before
             tokens += sum(len(row["ids"]) for row in part)
         said.append(loss.item())
-    result = {"tokens_per_s": tokens / seconds, "losses": said}
+    result = {"tokens_per_s": tokens / seconds, "tokens_per_cpu_s": tokens / cpu, "losses": said}
 elif command == "eval":
     model.eval()
     rows = rows[: int(values.get("count", "32"))]
@@ -87,13 +88,14 @@ elif command == "eval":
     with torch.no_grad():
         losses(model, *padded(rows[:1]), "sum")
         total, count = 0.0, 0
-        started = time.perf_counter()
+        started, cpu_before = time.perf_counter(), time.process_time()
         for first in range(0, len(rows), batch):
             ids, mask, labels = padded(rows[first:first + batch])
             total += losses(model, ids, mask, labels, "sum").item()
             count += int((labels[:, 1:] != -100).sum())
-        seconds = time.perf_counter() - started
-    result = {"tokens_per_s": sum(len(row["ids"]) for row in rows) / seconds, "loss": total / count}
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_before
+    tokens = sum(len(row["ids"]) for row in rows)
+    result = {"tokens_per_s": tokens / seconds, "tokens_per_cpu_s": tokens / cpu, "loss": total / count}
 else:
     model.eval()
     batch, new = int(values.get("batch", "1")), int(values.get("new", "48"))
@@ -101,10 +103,10 @@ else:
     how = dict(do_sample=False, use_cache=True, eos_token_id=None, pad_token_id=0)
     with torch.no_grad():
         model.generate(prompts[:1], attention_mask=torch.ones_like(prompts[:1]), max_new_tokens=2, **how)
-        started = time.perf_counter()
+        started, cpu_before = time.perf_counter(), time.process_time()
         made = model.generate(prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=new, **how)
-        seconds = time.perf_counter() - started
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_before
     made = made[:, prompts.shape[1]:]
-    result = {"tokens_per_s": made.numel() / seconds, "first": made[0].tolist()}
+    result = {"tokens_per_s": made.numel() / seconds, "tokens_per_cpu_s": made.numel() / cpu, "first": made[0].tolist()}
 result["peak_mb"] = peak_mb()
 print(json.dumps(result))

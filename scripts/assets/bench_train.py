@@ -79,11 +79,12 @@ def measure(row):
         their_keys = {**their_keys, "threads": best_threads(command, folder, their_keys)}
     pairs = [(ours(command, folder, our_keys), theirs(command, folder, their_keys)) for _ in range(turns)]
     ratios = [a["tokens_per_s"] / b["tokens_per_s"] for a, b in pairs]
+    cpu_ratios = [a["tokens_per_cpu_s"] / b["tokens_per_cpu_s"] for a, b in pairs]
     middle = lambda side: statistics.median(pair[side]["tokens_per_s"] for pair in pairs)
     memory = [max(pair[side]["peak_mb"] for pair in pairs) for side in (0, 1)]
     found = dict(row=name, what=what, ours=round(middle(0), 1), torch=round(middle(1), 1),
                  threads=their_keys["threads"], ratio=round(statistics.median(ratios), 2),
-                 ratios=[round(ratio, 3) for ratio in ratios], must=must, target=target,
+                 cpu_ratio=round(statistics.median(cpu_ratios), 2), ratios=[round(ratio, 3) for ratio in ratios], must=must, target=target,
                  ours_mb=memory[0], torch_mb=memory[1], memory_ratio=round(memory[0] / memory[1], 2))
     a, b = pairs[0]
     if "losses" in a:
@@ -110,10 +111,10 @@ def losses():
 
 results = [measure(row) for row in ROWS if not wanted or row[0] in wanted]
 curve = losses() if not wanted or "loss-50" in wanted else None
-table = ["| row | what | ours tok/s | PyTorch tok/s (threads) | ratio | must | target | memory ours / PyTorch MB | ratio |",
-         "|---|---|---|---|---|---|---|---|---|"]
+table = ["| row | what | ours tok/s | PyTorch tok/s (threads) | ratio | by processor time | must | target | memory ours / PyTorch MB | ratio |",
+         "|---|---|---|---|---|---|---|---|---|---|"]
 for r in results:
-    table.append(f"| {r['row']} | {r['what']} | {r['ours']} | {r['torch']} ({r['threads']}) | {r['ratio']}× "
+    table.append(f"| {r['row']} | {r['what']} | {r['ours']} | {r['torch']} ({r['threads']}) | {r['ratio']}× | {r['cpu_ratio']}× "
                  f"| {r['must'] or ''} | {r['target'] or ''} | {r['ours_mb']} / {r['torch_mb']} | {r['memory_ratio']}× |")
 if curve:
     table.append(f"\n{curve['what']}: {curve['gap']:.2e} (must be within 1e-3; loss {curve['first']:.4f} → {curve['last']:.4f})")

@@ -196,6 +196,14 @@ fn peak_mb() -> u64 {
     kb.unwrap_or(0) / 1_024
 }
 
+/// Processor time of this process so far, in seconds, by the kernel's hundredths.
+fn cpu_s() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    // User and system time are the 14th and 15th field, the second ended at the bracket.
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
 fn train(folder: &Path, values: &Values) -> Result<serde_json::Value, Box<dyn Error>> {
     let (_, rows, model) = read(folder, values)?;
     let loaded_mb = peak_mb();
@@ -205,21 +213,26 @@ fn train(folder: &Path, values: &Values) -> Result<serde_json::Value, Box<dyn Er
     let mut run = Run::with_objective(&model, recipe, Box::new(Rounds(rows)), workers)?;
     drop(model);
     run.recompute(values.text("recompute", "no") == "yes");
-    let (mut losses, mut tokens, mut seconds) = (Vec::new(), 0, 0.0);
+    let (mut losses, mut tokens, mut seconds, mut cpu) = (Vec::new(), 0, 0.0, 0.0);
     for step in 0..steps {
-        let started = Instant::now();
+        let (started, cpu_before) = (Instant::now(), cpu_s());
         let report = run.advance()?;
         losses.push(report.loss);
         // The first step warms up memory on both sides.
         if step > 0 || steps == 1 {
             seconds += started.elapsed().as_secs_f64();
+            cpu += cpu_s() - cpu_before;
             tokens += report.tokens;
         }
     }
-    let speed = tokens as f64 / seconds;
-    Ok(
-        serde_json::json!({ "tokens_per_s": speed, "losses": losses, "peak_mb": peak_mb(), "loaded_mb": loaded_mb }),
-    )
+    let (speed, cpu) = (tokens as f64 / seconds, tokens as f64 / cpu);
+    Ok(serde_json::json!({
+        "tokens_per_s": speed,
+        "tokens_per_cpu_s": cpu,
+        "losses": losses,
+        "peak_mb": peak_mb(),
+        "loaded_mb": loaded_mb,
+    }))
 }
 
 fn evaluate(folder: &Path, values: &Values) -> Result<serde_json::Value, Box<dyn Error>> {
@@ -227,13 +240,15 @@ fn evaluate(folder: &Path, values: &Values) -> Result<serde_json::Value, Box<dyn
     rows.truncate(values.number("count", ROWS)?);
     let workers = values.number("workers", 1)?;
     log_probs(&model, &rows[..1], 1)?;
-    let started = Instant::now();
+    let (started, cpu_before) = (Instant::now(), cpu_s());
     let said = log_probs(&model, &rows, workers)?;
-    let seconds = started.elapsed().as_secs_f64();
+    let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_s() - cpu_before);
     let tokens: usize = rows.iter().map(|row| row.ids.len()).sum();
     let count = said.iter().map(Vec::len).sum::<usize>();
     let loss = -said.iter().flatten().sum::<f64>() / count.max(1) as f64;
-    Ok(serde_json::json!({ "tokens_per_s": tokens as f64 / seconds, "loss": loss, "peak_mb": peak_mb() }))
+    Ok(
+        serde_json::json!({ "tokens_per_s": tokens as f64 / seconds, "tokens_per_cpu_s": tokens as f64 / cpu, "loss": loss, "peak_mb": peak_mb() }),
+    )
 }
 
 fn generate(folder: &Path, values: &Values) -> Result<serde_json::Value, Box<dyn Error>> {
@@ -246,12 +261,14 @@ fn generate(folder: &Path, values: &Values) -> Result<serde_json::Value, Box<dyn
     // No token stops: both sides make as many.
     let what = Generation { new_tokens_max, stop: u32::MAX, choice: Choice::Greedy, workers };
     model.generate(&prompts[..1], &Generation { new_tokens_max: 2, ..what })?;
-    let started = Instant::now();
+    let (started, cpu_before) = (Instant::now(), cpu_s());
     let made = model.generate(&prompts, &what)?;
-    let seconds = started.elapsed().as_secs_f64();
+    let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_s() - cpu_before);
     let tokens: usize = made.iter().map(|made| made.tokens.len()).sum();
     let first: Vec<u32> = made.first().map(|made| made.tokens.clone()).unwrap_or_default();
-    Ok(serde_json::json!({ "tokens_per_s": tokens as f64 / seconds, "peak_mb": peak_mb(), "first": first }))
+    Ok(
+        serde_json::json!({ "tokens_per_s": tokens as f64 / seconds, "tokens_per_cpu_s": tokens as f64 / cpu, "peak_mb": peak_mb(), "first": first }),
+    )
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
