@@ -10,7 +10,9 @@ use tiltyard_proto::manifest::BlobKind;
 use tiltyard_proto::recipe::{Method, Strategy};
 use tiltyard_proto::task::TaskKind;
 use tiltyard_train::job::result::{JobResult, TrainResult};
-use tiltyard_train::job::spec::{External, JobSpec, Limits, StrategySpec, TrainSpec};
+use tiltyard_train::job::spec::{
+    Activations, DeviceSpec, External, JobSpec, Limits, StrategySpec, TrainSpec,
+};
 use tiltyard_train::job::{JobError, run_train};
 
 /// What the shell is given: the part of a trainer that is the same for all.
@@ -56,6 +58,8 @@ impl Yard {
             checkpoint_bytes_max: 1 << 20,
             save_every_steps: 1,
             workers: 1,
+            activations: Activations::Auto,
+            device: DeviceSpec::Cpu,
             limits: Limits::default(),
         };
         change(&mut spec);
