@@ -29,6 +29,8 @@ pub(crate) fn restore(
         if let Some(root) = write(index, network, snapshot, chunk)? {
             found = Some(root);
         }
+        // The database keeps everything in memory that was not flushed.
+        index.sync()?;
         if (at as usize).is_multiple_of(TOLD_CHUNKS) {
             tracing::info!(chunk = at, of = cut.chunks.len(), %height, "state is made from the snapshot");
         }
