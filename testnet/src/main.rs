@@ -3,6 +3,7 @@
 //! Everything is a real operating-system process on loopback; nothing is mocked. `chaos` breaks what it runs on purpose;
 //! the deterministic simulator (`sim`) is the exception: it runs machines in virtual time.
 
+mod bench;
 mod chaos;
 mod join;
 mod restart;
@@ -25,7 +26,8 @@ const EXAMPLES: &str = "Examples:
   tiltyard-testnet run
   tiltyard-testnet run --report report.json --seed 7
   tiltyard-testnet run --validators 7 --miners 5 --tasks 3 --keep ./net
-  tiltyard-testnet chaos --seed 3 --faults 20";
+  tiltyard-testnet chaos --seed 3 --faults 20
+  tiltyard-testnet bench latency --seconds 60";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -35,6 +37,8 @@ enum Command {
     Restart(restart::Options),
     /// Measures how long a new node takes to join a long chain by a state snapshot: real processes on loopback.
     Join(join::Options),
+    /// Measures real processes against the bars that the project set itself.
+    Bench(bench::Options),
     /// Simulates networks in virtual time: seeded faults, liars, and a watcher that trusts nobody.
     Sim(sim::Options),
     /// Runs real validators under seeded faults and audits their history.
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Restart(options) => restart::run(&options),
         Command::Join(options) => join::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Sim(options) => sim::run(&options),
         Command::Chaos(options) => chaos::run(&options),
     };

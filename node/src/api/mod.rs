@@ -38,6 +38,8 @@ pub(crate) use tasks::posted_tasks;
 
 /// Largest request body: a transaction in hex, and some.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Largest body of a batch of transactions.
+const BATCH_BYTES_MAX: usize = 512 * 1024;
 
 /// Says why the API cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +102,10 @@ pub(crate) async fn serve(
 fn router(app: App, stop: CancellationToken) -> Router {
     let writes = Router::new()
         .route("/v1/transactions", post(write::transaction))
+        .route(
+            "/v1/transactions/batch",
+            post(write::transactions).layer(DefaultBodyLimit::max(BATCH_BYTES_MAX)),
+        )
         .route("/v1/keep-key", post(write::keep_key))
         .route("/v1/blobs", post(write::add_blob))
         .route("/v1/fetch", post(write::fetch))
@@ -124,7 +130,7 @@ fn router(app: App, stop: CancellationToken) -> Router {
         .route("/v1/transactions/{id}/receipt", get(chain::transaction_receipt))
         .route("/v1/blobs", get(write::blobs))
         .route("/v1/blobs/{root}", get(write::blob))
-        .route("/v1/events", get(move |state| events::stream(state, stop.clone())))
+        .route("/v1/events", get(move |state, query| events::stream(state, query, stop.clone())))
         .merge(writes)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(app.clone(), guard::origin))

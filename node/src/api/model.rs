@@ -147,6 +147,30 @@ pub(crate) struct Submitted {
     pub(crate) id: String,
 }
 
+/// `POST /v1/transactions/batch`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SubmitManyRequest {
+    /// Canonical bytes of signed transactions, in hex: 1 to 256, 512 KiB of body in all.
+    pub(crate) transactions: Vec<String>,
+}
+
+/// Answer to it: one entry a transaction, in order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SubmittedMany {
+    pub(crate) transactions: Vec<SubmittedOne>,
+}
+
+/// What became of one transaction of a batch.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SubmittedOne {
+    pub(crate) id: String,
+    /// It waits in this node's mempool, or is in a block already.
+    pub(crate) accepted: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fact: Option<String>,
+}
+
 /// `POST /v1/keep-key`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct KeepKeyRequest {

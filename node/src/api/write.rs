@@ -10,7 +10,7 @@ use tiltyard_proto::ids::{BlobRoot, SealKey};
 use tiltyard_proto::keys::Verifier;
 use tiltyard_proto::manifest::{BlobKind, BlobRef, Manifest};
 use tiltyard_proto::seal;
-use tiltyard_proto::transaction::SignedTransaction;
+use tiltyard_proto::transaction::{SignedTransaction, VerifiedTransaction};
 use tiltyard_store::blob::Source;
 
 use super::{App, Refusal, model};
@@ -36,6 +36,52 @@ pub(super) async fn transaction(
     app.shared.handed_in(id);
     app.brain.tell(Input::Submit(Box::new(verified))).await.map_err(Refusal::unavailable)?;
     Ok(Json(model::Submitted { id: id.to_string() }))
+}
+
+/// Transactions of one batch at most.
+const BATCH_MAX: usize = 256;
+
+/// Takes many transactions at once: one request, one turn of the machine. Each is accepted or refused by itself.
+pub(super) async fn transactions(
+    State(app): State<App>,
+    Json(request): Json<model::SubmitManyRequest>,
+) -> Result<Json<model::SubmittedMany>, Refusal> {
+    let count = request.transactions.len();
+    if count == 0 || count > BATCH_MAX {
+        return Err(Refusal::malformed(format!("{count} transactions; hand in 1 to {BATCH_MAX} at a time")));
+    }
+    // Signatures cost processor time: they are verified off the threads that serve.
+    let (ids, verified) = app.read(move |app| verify_all(app, &request.transactions)).await?;
+    let waiting = verified.iter().flatten().cloned().collect();
+    let mut fates = app.brain.submit(waiting).await.map_err(Refusal::unavailable)?.into_iter();
+    let transactions = ids
+        .into_iter()
+        .zip(verified)
+        .map(|(id, verified)| {
+            let outcome =
+                verified.and_then(|_| fates.next().unwrap_or_else(|| Err("not looked at".to_owned())));
+            model::SubmittedOne { id, accepted: outcome.is_ok(), fact: outcome.err() }
+        })
+        .collect();
+    Ok(Json(model::SubmittedMany { transactions }))
+}
+
+/// Ids, and transactions or why they are refused.
+type Checked = (Vec<String>, Vec<Result<VerifiedTransaction, String>>);
+
+fn verify_all(app: &App, list: &[String]) -> Result<Checked, Refusal> {
+    let verifier = Verifier::new(app.genesis.hash());
+    let (mut ids, mut verified) = (Vec::with_capacity(list.len()), Vec::with_capacity(list.len()));
+    for (index, text) in list.iter().enumerate() {
+        let bytes = hex::decode(text).map_err(|_| {
+            Refusal::malformed(format!("transaction {index} is no hex of a signed transaction"))
+        })?;
+        let signed = SignedTransaction::decode(&bytes)
+            .map_err(|error| Refusal::malformed(format!("transaction {index}: {error}")))?;
+        ids.push(signed.transaction.id().to_string());
+        verified.push(signed.verify(&verifier).map_err(|error| error.to_string()));
+    }
+    Ok((ids, verified))
 }
 
 pub(super) async fn keep_key(

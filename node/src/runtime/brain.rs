@@ -7,6 +7,7 @@ use tiltyard_keys::PublicKey;
 use tiltyard_machine::{Input, Machine, MachineError, Now};
 use tiltyard_net::NetHandle;
 use tiltyard_proto::ids::{BlobRoot, SealKey};
+use tiltyard_proto::transaction::VerifiedTransaction;
 use tiltyard_proto::units::Nonce;
 use tiltyard_proto::wire::Peer;
 use tiltyard_store::blob::BlobStore;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::timers::Timers;
-use super::{Audiences, RunError, Shared};
+use super::{Audiences, RunError, Shared, TransactionFate};
 use crate::clock::{Monotonic, Wall};
 use crate::jobs::JobHandle;
 
@@ -29,6 +30,8 @@ const STATUS_EVERY: Duration = Duration::from_millis(100);
 pub(crate) enum Order {
     /// An input.
     Input(Box<Input>),
+    /// Transactions of a local client; answered with what became of each.
+    Submit { transactions: Vec<VerifiedTransaction>, fates: oneshot::Sender<Vec<Result<(), String>>> },
     /// A requester's key; answered when it is durable.
     KeepKey { ciphertext: BlobRoot, key: SealKey, kept: oneshot::Sender<()> },
     /// Asks for the nonce of an account's next transaction.
@@ -54,6 +57,16 @@ impl BrainHandle {
     /// Hands an input over; waits while the queue is full.
     pub(crate) async fn tell(&self, input: Input) -> Result<(), Stopped> {
         self.orders.send(Order::Input(Box::new(input))).await.map_err(|_| Stopped)
+    }
+
+    /// Hands transactions over and waits until each is taken or refused.
+    pub(crate) async fn submit(
+        &self,
+        transactions: Vec<VerifiedTransaction>,
+    ) -> Result<Vec<Result<(), String>>, Stopped> {
+        let (fates, answer) = oneshot::channel();
+        self.orders.send(Order::Submit { transactions, fates }).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
     }
 
     /// Hands a key over and waits until it is durable.
@@ -166,6 +179,24 @@ impl Brain {
     fn on_order(&mut self, order: Order, desk: &mut Desk) -> Result<(), RunError> {
         match order {
             Order::Input(input) => self.step(*input, desk),
+            Order::Submit { transactions, fates } => {
+                let ids: Vec<_> = transactions.iter().map(VerifiedTransaction::id).collect();
+                for transaction in transactions {
+                    self.shared.handed_in(transaction.id());
+                    self.step(Input::Submit(Box::new(transaction)), desk)?;
+                }
+                // A block on its way to the disk holds inputs back, as below.
+                while let Some(input) = desk.next.pop_front() {
+                    self.step(input, desk)?;
+                }
+                let fate = |id| match self.shared.fate(&id) {
+                    Some(TransactionFate::Dropped { fact }) => Err(fact),
+                    Some(TransactionFate::Pending | TransactionFate::Included { .. }) | None => Ok(()),
+                };
+                // Whoever asked may have gone; the transactions are kept all the same.
+                let _ = fates.send(ids.into_iter().map(fate).collect());
+                Ok(())
+            }
             Order::KeepKey { ciphertext, key, kept } => {
                 self.step(Input::KeepKey { ciphertext, key }, desk)?;
                 // While a block is on its way to the disk the machine holds inputs back: finish that first.

@@ -1,7 +1,7 @@
 //! What the machine's thread tells everyone else: status, events, the fate of transactions, block latency.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde_json::{Value, json};
 use tiltyard_machine::{Event, Status};
@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 use crate::words;
 
 /// Events that a slow reader may be behind.
-const EVENTS_MAX: usize = 1_024;
+const EVENTS_MAX: usize = 8_192;
 /// Transactions whose fate is remembered.
 const FATES_MAX: usize = 10_000;
 /// Blocks whose latency is remembered.
@@ -49,12 +49,20 @@ struct Tables {
     task_numbers: BTreeMap<TaskId, u64>,
 }
 
+/// An event as clients read it.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    /// Its name, as in the text.
+    pub(crate) name: &'static str,
+    pub(crate) json: Arc<str>,
+}
+
 /// Shared by the machine's thread, the API and the network's pump.
 #[derive(Debug)]
 pub(crate) struct Shared {
     status: RwLock<Status>,
     tables: Mutex<Tables>,
-    events: broadcast::Sender<String>,
+    events: broadcast::Sender<Told>,
 }
 
 impl Shared {
@@ -91,8 +99,8 @@ impl Shared {
         *self.status.write().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
-    /// Subscribes to events as JSON texts.
-    pub(crate) fn events(&self) -> broadcast::Receiver<String> {
+    /// Subscribes to events.
+    pub(crate) fn events(&self) -> broadcast::Receiver<Told> {
         self.events.subscribe()
     }
 
@@ -188,58 +196,85 @@ impl Shared {
             | Event::BlockRefused { .. }
             | Event::Trouble { .. } => {}
         }
-        // Without subscribers there is nobody to tell.
-        let _ = self.events.send(event_json(event).to_string());
+        // Without subscribers there is nobody to tell, and no text to make.
+        if self.events.receiver_count() > 0 {
+            let json: Arc<str> = event_json(event).to_string().into();
+            let _ = self.events.send(Told { name: event_name(event), json });
+        }
+    }
+}
+
+const fn event_name(event: &Event) -> &'static str {
+    match event {
+        Event::Decided { .. } => "decided",
+        Event::Syncing { .. } => "syncing",
+        Event::Synced { .. } => "synced",
+        Event::Stale { .. } => "stale",
+        Event::Fresh { .. } => "fresh",
+        Event::Joining { .. } => "joining",
+        Event::Undecided(_) => "undecided",
+        Event::TaskPhase { .. } => "task-phase",
+        Event::TaskDeclined { .. } => "task-declined",
+        Event::Ledger { .. } => "ledger",
+        Event::DutyDone { .. } => "duty-done",
+        Event::TransactionAccepted { .. } => "transaction-accepted",
+        Event::TransactionIncluded { .. } => "transaction-included",
+        Event::TransactionDropped { .. } => "transaction-dropped",
+        Event::RoundStarted { .. } => "round-started",
+        Event::Equivocation { .. } => "equivocation",
+        Event::BlockRefused { .. } => "block-refused",
+        Event::Trouble { .. } => "trouble",
     }
 }
 
 fn event_json(event: &Event) -> Value {
+    let name = event_name(event);
     match event {
         Event::Decided { height, hash, transactions, time, round, builder, finality_ms } => json!({
-            "event": "decided", "height": height, "hash": hash, "transactions": transactions,
+            "event": name, "height": height, "hash": hash, "transactions": transactions,
             "time_ms": time, "round": round, "builder": builder, "finality_ms": finality_ms,
         }),
         Event::Syncing { height, target } => {
-            json!({ "event": "syncing", "height": height, "target": target })
+            json!({ "event": name, "height": height, "target": target })
         }
-        Event::Synced { height } => json!({ "event": "synced", "height": height }),
+        Event::Synced { height } => json!({ "event": name, "height": height }),
         Event::Stale { height, silent_ms, peers } => {
-            json!({ "event": "stale", "height": height, "silent_ms": silent_ms, "peers": peers })
+            json!({ "event": name, "height": height, "silent_ms": silent_ms, "peers": peers })
         }
-        Event::Fresh { height } => json!({ "event": "fresh", "height": height }),
+        Event::Fresh { height } => json!({ "event": name, "height": height }),
         Event::Joining { height, chunks } => {
-            json!({ "event": "joining", "height": height, "chunks": chunks })
+            json!({ "event": name, "height": height, "chunks": chunks })
         }
         Event::TaskPhase { task, phase } => {
-            json!({ "event": "task-phase", "task": task, "phase": words::phase(*phase) })
+            json!({ "event": name, "task": task, "phase": words::phase(*phase) })
         }
-        Event::TaskDeclined { task, fact } => json!({ "event": "task-declined", "task": task, "fact": fact }),
+        Event::TaskDeclined { task, fact } => json!({ "event": name, "task": task, "fact": fact }),
         Event::Ledger { height, event } => {
-            json!({ "event": "ledger", "height": height, "what": format!("{event:?}") })
+            json!({ "event": name, "height": height, "what": format!("{event:?}") })
         }
         Event::DutyDone { task, duty, height, ok } => json!({
-            "event": "duty-done", "task": task, "duty": format!("{duty:?}"), "height": height, "took_effect": ok,
+            "event": name, "task": task, "duty": format!("{duty:?}"), "height": height, "took_effect": ok,
         }),
-        Event::TransactionAccepted { id } => json!({ "event": "transaction-accepted", "id": id }),
+        Event::TransactionAccepted { id } => json!({ "event": name, "id": id }),
         Event::TransactionIncluded { id, height, ok } => {
-            json!({ "event": "transaction-included", "id": id, "height": height, "took_effect": ok })
+            json!({ "event": name, "id": id, "height": height, "took_effect": ok })
         }
         Event::TransactionDropped { id, fact } => {
-            json!({ "event": "transaction-dropped", "id": id, "fact": fact })
+            json!({ "event": name, "id": id, "fact": fact })
         }
         Event::RoundStarted { height, round, proposer } => {
-            json!({ "event": "round-started", "height": height, "round": round, "proposer": proposer })
+            json!({ "event": name, "height": height, "round": round, "proposer": proposer })
         }
         Event::Undecided(told) => json!({
-            "event": "undecided", "height": told.height, "waited_ms": told.waited_ms, "heard": told.heard,
+            "event": name, "height": told.height, "waited_ms": told.waited_ms, "heard": told.heard,
             "total": told.total, "silent": told.silent, "fact": told.to_string(),
         }),
         Event::Equivocation { validator, height } => {
-            json!({ "event": "equivocation", "validator": validator, "height": height })
+            json!({ "event": name, "validator": validator, "height": height })
         }
         Event::BlockRefused { height, block, fact } => {
-            json!({ "event": "block-refused", "height": height, "block": block, "fact": fact })
+            json!({ "event": name, "height": height, "block": block, "fact": fact })
         }
-        Event::Trouble { fact } => json!({ "event": "trouble", "fact": fact }),
+        Event::Trouble { fact } => json!({ "event": name, "fact": fact }),
     }
 }

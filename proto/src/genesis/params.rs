@@ -14,7 +14,7 @@ const ANY: i128 = i128::MAX;
 /// Parameters of a network (the starred numbers of SPEC.md).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Params {
-    /// Pace of blocks, in milliseconds.
+    /// Pace of blocks, in milliseconds; 0: each height starts as soon as its parent is durable.
     pub block_interval_ms: u32,
     /// Propose timeout of round 0, in milliseconds; each later round adds half.
     pub propose_timeout_ms: u32,
@@ -153,8 +153,9 @@ impl Params {
 
     fn pace_rules(&self) -> [Rule; 9] {
         let ms = |name, value: u32| (name, i128::from(value), 50, 600_000, "use 50 to 600000");
+        let pace = i128::from(self.block_interval_ms);
         [
-            ms("block_interval_ms", self.block_interval_ms),
+            ("block_interval_ms", pace, 0, 600_000, "use 0 (no pace) to 600000"),
             ms("propose_timeout_ms", self.propose_timeout_ms),
             ms("prevote_timeout_ms", self.prevote_timeout_ms),
             ms("precommit_timeout_ms", self.precommit_timeout_ms),
