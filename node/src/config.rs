@@ -62,6 +62,8 @@ pub(crate) struct Config {
     #[serde(default)]
     pub(crate) jobs: JobsConfig,
     #[serde(default)]
+    pub(crate) validator: ValidatorSection,
+    #[serde(default)]
     pub(crate) judge: JudgeSection,
     #[serde(default)]
     pub(crate) miner: MinerSection,
@@ -175,6 +177,20 @@ impl Default for JobsConfig {
     }
 }
 
+/// What keeps a validator's key from signing two things.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ValidatorSection {
+    /// Heights that a starting validator listens to before it signs, when its journal does not tell what its key said.
+    pub(crate) twin_wait_blocks: u64,
+}
+
+impl Default for ValidatorSection {
+    fn default() -> Self {
+        Self { twin_wait_blocks: 2 }
+    }
+}
+
 /// What a validator takes on as judge.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -265,13 +281,19 @@ impl Config {
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let counts = |value: usize| value.to_string();
-        let rules: [(&'static str, String, bool, &'static str); 8] = [
+        let rules: [(&'static str, String, bool, &'static str); 9] = [
             (
                 "storage.keep_blocks",
                 self.storage.keep_blocks.to_string(),
                 self.storage.keep_blocks == 0
                     || (self.storage.keep_blocks >= 2_000 && self.storage.snapshot_every > 0),
                 "use 0 to keep every block, or at least 2000 with snapshots",
+            ),
+            (
+                "validator.twin_wait_blocks",
+                self.validator.twin_wait_blocks.to_string(),
+                (1..=1_000).contains(&self.validator.twin_wait_blocks),
+                "use 1 to 1000",
             ),
             (
                 "network.listen",

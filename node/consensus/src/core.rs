@@ -13,13 +13,16 @@ use tiltyard_proto::wire::ConsensusMessage;
 
 use crate::context::{Address, At, Candidate, Context, CoreSet};
 use crate::convert;
-use crate::effects::Surroundings;
+use crate::durable::Sealed;
+use crate::effects::{Surroundings, own_saying};
 use crate::io::{ConsensusInput, ConsensusOutput, ConsensusTimer, Judged, Timeouts, TimerKind};
 use crate::journal::{Journal, message_input};
 use crate::verify::{Authenticator, Refusal};
 
 /// Heights and inputs per height that the core itself would buffer; the caller holds back future heights, so none.
 const CORE_QUEUE: (usize, usize) = (4, 64);
+/// Heights behind the running one whose own sayings are remembered.
+const SAID_KEPT: Blocks = Blocks::new(20);
 
 /// Agreement for one validator key.
 pub struct Consensus {
@@ -56,6 +59,7 @@ impl Consensus {
                 set: Arc::new(first_set),
                 timers: BTreeSet::new(),
                 outputs: Vec::new(),
+                said: BTreeSet::new(),
                 queue: VecDeque::new(),
                 offered: BTreeMap::new(),
                 deferred_build: None,
@@ -103,6 +107,19 @@ impl Consensus {
     /// [`Refusal`] naming the first thing wrong.
     pub fn check(&mut self, message: &ConsensusMessage, set: &ValidatorSet) -> Result<(), Refusal> {
         self.around.authenticator.check(message, set)
+    }
+
+    /// Says whether a vote or proposal of this node's own key was said by this node, as far as this run and the journal
+    /// that it started from know. Anyone else's message counts as said by them.
+    #[must_use]
+    pub fn has_said(&self, message: &ConsensusMessage) -> bool {
+        own_saying(message, &self.key()).is_none_or(|own| self.around.said.contains(&own))
+    }
+
+    /// Seals bytes that speak for this validator until everything recorded so far is durable.
+    #[must_use]
+    pub fn seal(&self, bytes: Vec<u8>) -> Sealed<Vec<u8>> {
+        self.around.journal.seal(bytes)
     }
 
     /// Takes one input and says what must be done, in order. After a halt it says nothing.
@@ -160,6 +177,7 @@ impl Consensus {
         around.cancel_all();
         around.queue.clear();
         around.height = height;
+        around.said.retain(|(at, _)| at.plus(SAID_KEPT) >= height);
         around.set = Arc::clone(&core_set.set);
         around.decided = false;
         around.deferred_build = None;
@@ -244,21 +262,23 @@ impl Consensus {
             return;
         };
         let (height, round) = (state.height(), state.round());
-        let mut again = Vec::new();
+        let mut messages = Vec::new();
         let me = Address(self.around.me());
         if let Some(full) = state.full_proposal_at_round_and_proposer(&height, round, &me) {
             let signed = convert::signed_proposal_of(&full.proposal);
             let (block, round) = (signed.proposal.block, signed.proposal.round);
-            again.push(ConsensusOutput::Restream { block, round });
-            again.push(publish_again(ConsensusMessage::Proposal(signed)));
+            self.around.outputs.push(ConsensusOutput::Restream { block, round });
+            messages.push(ConsensusMessage::Proposal(signed));
         }
         for vote in [&state.last_signed_prevote, &state.last_signed_precommit].into_iter().flatten() {
-            again.push(publish_again(ConsensusMessage::Vote(convert::signed_vote_of(vote))));
+            messages.push(ConsensusMessage::Vote(convert::signed_vote_of(vote)));
         }
         if let Some(entered) = state.round_certificate() {
-            again.push(publish_again(convert::round_change_of(&entered.certificate)));
+            messages.push(convert::round_change_of(&entered.certificate));
         }
-        self.around.outputs.extend(again);
+        for message in messages {
+            self.around.publish(message, true);
+        }
     }
 
     /// Takes the outputs, what must be durable before anything leaves in front.
@@ -275,15 +295,11 @@ impl Consensus {
             | ConsensusOutput::Trouble { .. }
             | ConsensusOutput::Halted { .. } => false,
         });
-        if leaves && let Some((fresh, bytes)) = self.around.journal.take() {
-            outputs.insert(0, ConsensusOutput::Journal { fresh, bytes });
+        if leaves && let Some((fresh, batch)) = self.around.journal.take() {
+            outputs.insert(0, ConsensusOutput::Journal { fresh, batch });
         }
         outputs
     }
-}
-
-fn publish_again(message: ConsensusMessage) -> ConsensusOutput {
-    ConsensusOutput::Publish { message, again: true }
 }
 
 fn judged_input(judged: &Judged) -> Input<Context> {

@@ -9,6 +9,7 @@ use malachite_core::{
 use malachite_types as mt;
 use tiltyard_keys::{PublicKey, Signer};
 use tiltyard_proto::certificate::Certificate;
+use tiltyard_proto::hash;
 use tiltyard_proto::ids::BlockHash;
 use tiltyard_proto::units::{Height, Round, Stake};
 use tiltyard_proto::validators::{ValidatorSet, more_than_one_third};
@@ -53,6 +54,8 @@ pub(crate) struct Surroundings {
     pub(crate) set: Arc<ValidatorSet>,
     pub(crate) timers: BTreeSet<ConsensusTimer>,
     pub(crate) outputs: Vec<ConsensusOutput>,
+    /// What this node said at the running height and shortly before, as far as this run knows.
+    pub(crate) said: BTreeSet<(Height, [u8; 32])>,
     pub(crate) queue: VecDeque<Input<Context>>,
     /// Blocks that this node offered before a restart, by round.
     pub(crate) offered: BTreeMap<Round, BlockHash>,
@@ -233,7 +236,11 @@ impl Surroundings {
         mt::SignedMessage::new(proposal, signed.signature)
     }
 
-    fn publish(&mut self, message: ConsensusMessage, again: bool) {
+    pub(crate) fn publish(&mut self, message: ConsensusMessage, again: bool) {
+        if let Some(own) = own_saying(&message, &self.me()) {
+            self.said.insert(own);
+        }
+        let message = self.journal.seal(message);
         self.outputs.push(ConsensusOutput::Publish { message, again });
     }
 
@@ -294,6 +301,26 @@ impl Surroundings {
             self.outputs.push(ConsensusOutput::CancelTimer(timer));
         }
     }
+}
+
+/// Names what `key` itself says in a vote or proposal; the signature is left out: one key signs a saying in one way.
+pub(crate) fn own_saying(message: &ConsensusMessage, key: &PublicKey) -> Option<(Height, [u8; 32])> {
+    match message {
+        ConsensusMessage::Vote(vote) if vote.vote.validator == *key => {
+            Some((vote.vote.height, saying(b'v', &vote.vote.payload())))
+        }
+        ConsensusMessage::Proposal(signed) if signed.proposal.proposer == *key => {
+            Some((signed.proposal.height, saying(b'p', &signed.proposal.payload())))
+        }
+        ConsensusMessage::Vote(_)
+        | ConsensusMessage::Proposal(_)
+        | ConsensusMessage::Polka { .. }
+        | ConsensusMessage::RoundChange { .. } => None,
+    }
+}
+
+fn saying(purpose: u8, payload: &[u8]) -> [u8; 32] {
+    hash::plain(&[&[purpose], payload].concat())
 }
 
 fn signed_message(message: &SignedConsensusMsg<Context>) -> ConsensusMessage {

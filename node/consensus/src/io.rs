@@ -8,6 +8,8 @@ use tiltyard_proto::units::{Height, Round, UnixMillis};
 use tiltyard_proto::validators::ValidatorSet;
 use tiltyard_proto::wire::ConsensusMessage;
 
+use crate::durable::{JournalWrite, Sealed};
+
 /// The shell's clocks at the moment of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Now {
@@ -136,12 +138,12 @@ pub enum ConsensusOutput {
         /// The batch replaces everything in the journal (first batch of a height).
         fresh: bool,
         /// The batch.
-        bytes: Vec<u8>,
+        batch: JournalWrite,
     },
     /// Send a message to the validators.
     Publish {
-        /// The message.
-        message: ConsensusMessage,
+        /// The message, sealed until the journal holds why it is said.
+        message: Sealed<ConsensusMessage>,
         /// Peers may have seen these exact bytes: they need a new frame to get through.
         again: bool,
     },

@@ -13,6 +13,7 @@ use tiltyard_proto::wire::ConsensusMessage;
 
 use crate::context::{Address, At, Candidate, Context};
 use crate::convert;
+use crate::durable::{JournalWrite, Sealed};
 
 /// Largest batch read back, in bytes.
 const BATCH_BYTES_MAX: usize = 16 << 20;
@@ -79,6 +80,16 @@ pub fn recorded_values(height: Height, batches: &[Vec<u8>]) -> Result<Vec<Record
     Ok(values)
 }
 
+/// Returns the height that a journal belongs to; `None` for an empty one.
+///
+/// # Errors
+/// [`JournalError`] when its newest batch cannot be read.
+pub fn recorded_height(batches: &[Vec<u8>]) -> Result<Option<Height>, JournalError> {
+    let Some(bytes) = batches.last() else { return Ok(None) };
+    let batch: Batch = codec::decode("vote journal batch", bytes, BATCH_BYTES_MAX)?;
+    Ok(Some(batch.height))
+}
+
 fn entries(height: Height, batches: &[Vec<u8>]) -> Result<Vec<Entry>, JournalError> {
     let mut all = Vec::new();
     for bytes in batches {
@@ -99,6 +110,8 @@ pub(crate) struct Journal {
     replayed: std::collections::BTreeSet<Vec<u8>>,
     /// The durable journal already belongs to this height.
     begun: bool,
+    /// Batches taken in this run.
+    batches: u64,
 }
 
 impl Journal {
@@ -133,15 +146,22 @@ impl Journal {
         true
     }
 
+    /// Seals something that leaves until what is recorded so far is durable.
+    pub(crate) fn seal<T>(&self, content: T) -> Sealed<T> {
+        let waits = u64::from(!self.pending.is_empty());
+        Sealed::new(self.batches.saturating_add(waits), content)
+    }
+
     /// Takes what has to become durable, with `true` when it replaces an earlier height's journal.
-    pub(crate) fn take(&mut self) -> Option<(bool, Vec<u8>)> {
+    pub(crate) fn take(&mut self) -> Option<(bool, JournalWrite)> {
         if self.pending.is_empty() {
             return None;
         }
         let batch = Batch { height: self.height, entries: core::mem::take(&mut self.pending) };
         let fresh = !self.begun;
         self.begun = true;
-        Some((fresh, codec::encode(&batch)))
+        self.batches = self.batches.saturating_add(1);
+        Some((fresh, JournalWrite::new(self.batches, codec::encode(&batch))))
     }
 }
 

@@ -16,6 +16,7 @@
 mod context;
 mod convert;
 mod core;
+mod durable;
 mod effects;
 mod io;
 mod journal;
@@ -23,7 +24,8 @@ mod verify;
 mod witness;
 
 pub use crate::core::Consensus;
+pub use durable::{Durable, JournalWrite, NotDurable, Sealed};
 pub use io::{ConsensusInput, ConsensusOutput, ConsensusTimer, Judged, Now, Timeouts, TimerKind};
-pub use journal::{JournalError, RecordedValue, recorded_values};
+pub use journal::{JournalError, RecordedValue, recorded_height, recorded_values};
 pub use verify::{Authenticator, Refusal};
 pub use witness::Witness;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_bytes::ByteBuf;
 use tiltyard_consensus::{
-    Consensus, ConsensusInput, ConsensusOutput, Judged, Timeouts, Witness, recorded_values,
+    Consensus, ConsensusInput, ConsensusOutput, Judged, Sealed, Timeouts, Witness, recorded_values,
 };
 use tiltyard_keys::{PublicKey, SecretKey, Signer};
 use tiltyard_ledger::StateRead;
@@ -15,11 +15,12 @@ use tiltyard_proto::hash;
 use tiltyard_proto::ids::BlockHash;
 use tiltyard_proto::units::{Height, Round, Stake};
 use tiltyard_proto::validators::ValidatorSet;
-use tiltyard_proto::wire::{BodyFrame, ConsensusFrame, ConsensusMessage, Topic};
+use tiltyard_proto::wire::{BodyFrame, ConsensusMessage, Topic};
 
 use crate::chain::Candidate;
 use crate::config::MachineError;
 use crate::event::{Event, Undecided};
+use crate::guard::{Guard, Leave, patience_ms};
 use crate::io::Effect;
 use crate::machine::Machine;
 use crate::timers::Timer;
@@ -54,6 +55,9 @@ pub(crate) struct Agreement {
     warned_ms: u64,
     /// Journal from before the restart; used by the first start.
     journal: Vec<Vec<u8>>,
+    pub(crate) guard: Guard,
+    /// Height from which it signs, as it was told last.
+    pub(crate) told_listening: Option<Height>,
 }
 
 impl Agreement {
@@ -63,6 +67,7 @@ impl Agreement {
         params: &Params,
         set: ValidatorSet,
         journal: Vec<Vec<u8>>,
+        guard: Guard,
     ) -> Self {
         let signer = key.signer(genesis);
         Self {
@@ -76,6 +81,8 @@ impl Agreement {
             started_ms: None,
             warned_ms: 0,
             journal,
+            guard,
+            told_listening: None,
         }
     }
 
@@ -146,13 +153,36 @@ impl<S: StateRead> Machine<S> {
         let height = self.chain.next_height();
         let syncing = self.is_syncing();
         let interval = u64::from(self.chain.tip.params.block_interval_ms);
-        let Some(agreement) = &self.agreement else {
+        let Some(agreement) = &mut self.agreement else {
             return Ok(());
         };
         let running = agreement.consensus.height() == Some(height);
         let member = self.chain.tip.next_set.find(&agreement.key()).is_some();
-        let halted = agreement.consensus.is_halted();
-        if running || halted || syncing || !self.ready || !self.may_sign(height) || !member {
+        let halted = agreement.consensus.is_halted() || self.halted;
+        if running || halted || syncing || !self.ready || !self.may_sign(height) {
+            return Ok(());
+        }
+        let Some(agreement) = &mut self.agreement else {
+            return Ok(());
+        };
+        // Until a peer says where the chain is, even an old journal looks new. Who decides alone has nobody to ask.
+        let set = &self.chain.tip.next_set;
+        let alone = set.find(&agreement.key()).is_some_and(|(_, own)| set.is_quorum(own.stake));
+        let unasked = height > Height::ZERO.next() && !self.sync.has_heard();
+        if unasked && !alone && !agreement.guard.is_signing() {
+            return Ok(());
+        }
+        // Who follows for long before it is a member has listened when its turn comes.
+        let patience_ms = patience_ms(&self.chain.tip.params);
+        let leave = agreement.guard.ask(height, self.now.mono_ms, patience_ms);
+        if !member {
+            return Ok(());
+        }
+        if let Leave::Wait { from, quiet_ms } = leave {
+            self.tell_listening(from);
+            if let Some(quiet_ms) = quiet_ms {
+                self.set_timer(Timer::Pace, quiet_ms.max(1));
+            }
             return Ok(());
         }
         let Some(agreement) = &self.agreement else {
@@ -288,10 +318,10 @@ impl<S: StateRead> Machine<S> {
 
     fn carry_out(&mut self, output: ConsensusOutput) -> Result<(), MachineError> {
         match output {
-            ConsensusOutput::Journal { fresh: true, bytes } => {
-                self.out.push(Effect::ResetJournal(bytes));
+            ConsensusOutput::Journal { fresh: true, batch } => {
+                self.out.push(Effect::ResetJournal(batch));
             }
-            ConsensusOutput::Journal { fresh: false, bytes } => self.out.push(Effect::Journal(bytes)),
+            ConsensusOutput::Journal { fresh: false, batch } => self.out.push(Effect::Journal(batch)),
             ConsensusOutput::Publish { message, again } => self.publish_consensus(message, again),
             ConsensusOutput::Build { height, round } => self.propose(height, round)?,
             ConsensusOutput::Restream { block, round } => self.publish_body(&block, round, true),
@@ -354,10 +384,9 @@ impl<S: StateRead> Machine<S> {
         Ok(())
     }
 
-    fn publish_consensus(&mut self, message: ConsensusMessage, again: bool) {
+    fn publish_consensus(&mut self, message: Sealed<ConsensusMessage>, again: bool) {
         let counter = if again { self.next_counter() } else { 0 };
-        let bytes = codec::encode(&ConsensusFrame { counter, message });
-        self.out.push(Effect::Publish { topic: Topic::Consensus, bytes });
+        self.out.push(Effect::Say { topic: Topic::Consensus, frame: message.into_frame(counter) });
     }
 
     fn publish_body(&mut self, block: &BlockHash, round: Round, again: bool) {
@@ -373,7 +402,8 @@ impl<S: StateRead> Machine<S> {
             sender: agreement.key(),
             signature: agreement.signer.sign_body(&BodyFrame::payload(height, round, block)),
         };
-        self.out.push(Effect::Publish { topic: Topic::Bodies, bytes: codec::encode(&frame) });
+        let frame = agreement.consensus.seal(codec::encode(&frame));
+        self.out.push(Effect::Say { topic: Topic::Bodies, frame });
     }
 
     /// Returns a counter that no frame of this node carried before, not even before a restart.

@@ -6,7 +6,7 @@ use tiltyard_proto::block::DecidedBlock;
 use tiltyard_proto::genesis::{Genesis, GenesisError};
 use tiltyard_proto::ids::{BlockHash, TransactionId};
 use tiltyard_proto::snapshot::SnapshotCut;
-use tiltyard_proto::units::Height;
+use tiltyard_proto::units::{Blocks, Height};
 use tiltyard_proto::wire::Peer;
 
 use crate::io::RoleEntry;
@@ -22,6 +22,8 @@ pub struct Config {
     pub peer: Peer,
     /// Consensus key; none for nodes that do not validate.
     pub validator: Option<SecretKey>,
+    /// Heights that a validator listens to before it signs, where its journal does not tell what its key said before.
+    pub twin_wait: Blocks,
     /// Account that mines and posts.
     pub account: SecretKey,
     /// What the node takes part in.

@@ -154,6 +154,13 @@ pub enum Event {
     },
     /// No block was decided for long. Said again while it lasts.
     Undecided(Undecided),
+    /// This validator does not know what its key said before: it listens, and signs from a later height on.
+    Listening {
+        /// Last block here.
+        height: Height,
+        /// First height that it signs, unless its key is heard again.
+        from: Height,
+    },
     /// A validator signed two things where it may sign one.
     Equivocation {
         /// The validator.

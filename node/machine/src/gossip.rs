@@ -5,7 +5,7 @@ use tiltyard_keys::PublicKey;
 use tiltyard_ledger::{StateRead, query};
 use tiltyard_proto::block::Block;
 use tiltyard_proto::ids::BlockHash;
-use tiltyard_proto::transaction::SignedTransaction;
+use tiltyard_proto::transaction::{SignedTransaction, VerifiedTransaction};
 use tiltyard_proto::units::{Blocks, Height, Round, UnixMillis};
 use tiltyard_proto::validators::ValidatorSet;
 use tiltyard_proto::wire::{
@@ -13,8 +13,9 @@ use tiltyard_proto::wire::{
 };
 
 use crate::agreement::{AHEAD_MAX, judged};
+use crate::budget;
 use crate::chain::{Candidate, decode};
-use crate::config::{MachineError, SubmitError};
+use crate::config::MachineError;
 use crate::event::Event;
 use crate::io::{Effect, MessageToken};
 use crate::machine::Machine;
@@ -26,6 +27,19 @@ const BEHIND_MS: u64 = 60_000;
 /// Heights behind the tip whose votes are still looked at for contradictions.
 const LATE_MAX: u64 = 16;
 
+/// What a transaction of a peer is worth.
+#[derive(Debug)]
+pub(crate) enum Considered {
+    /// It waits here already.
+    Known,
+    /// It waits here now.
+    Taken(Box<VerifiedTransaction>),
+    /// It cannot be in the next blocks, or nothing of this peer is looked at now.
+    Useless,
+    /// Its signature does not fit.
+    Forged,
+}
+
 impl<S: StateRead> Machine<S> {
     pub(crate) fn on_gossip(
         &mut self,
@@ -34,7 +48,7 @@ impl<S: StateRead> Machine<S> {
         message: GossipMessage,
     ) -> Result<(), MachineError> {
         let acceptance = match message {
-            GossipMessage::Transactions(topic, list) => self.on_transactions(topic, list)?,
+            GossipMessage::Transactions(topic, list) => self.on_transactions(&from, topic, list)?,
             GossipMessage::Consensus(frame) => self.on_consensus(&from, frame)?,
             GossipMessage::Body(frame) => self.on_body(&frame)?,
             GossipMessage::Block(frame) => self.on_block_frame(&from, &frame)?,
@@ -43,40 +57,69 @@ impl<S: StateRead> Machine<S> {
         Ok(())
     }
 
-    /// Bad signatures and foreign networks are the sender's fault; what the state refuses may only be early or late.
+    /// Bad signatures and wrong topics are the sender's fault; what the state refuses may only be early or late.
+    ///
+    /// A frame goes on as it is when all of it was of use; from any other, this node announces the good part itself, once.
     fn on_transactions(
         &mut self,
+        from: &Peer,
         topic: Topic,
         list: Vec<SignedTransaction>,
     ) -> Result<Acceptance, MachineError> {
-        let mut taken = false;
+        let mut taken = Vec::new();
+        let mut useless = false;
         for signed in list {
             if signed.transaction.action.topic() != topic {
                 return Ok(Acceptance::Reject);
             }
-            if self.mempool.has(&signed.transaction.id()) {
-                taken = true;
-                continue;
-            }
-            let Ok(transaction) = signed.verify(&self.chain.verifier) else {
-                return Ok(Acceptance::Reject);
-            };
-            if self.is_syncing() {
-                continue;
-            }
-            match self.admit(transaction, false)? {
-                Ok(()) => taken = true,
-                Err(
-                    SubmitError::Known { .. }
-                    | SubmitError::Admit(_)
-                    | SubmitError::Taken { .. }
-                    | SubmitError::SenderFull { .. }
-                    | SubmitError::Full
-                    | SubmitError::Gap { .. },
-                ) => {}
+            match self.consider(from, signed)? {
+                Considered::Known => {}
+                Considered::Taken(transaction) => taken.push(*transaction),
+                Considered::Useless => useless = true,
+                Considered::Forged => return Ok(Acceptance::Reject),
             }
         }
-        Ok(if taken { Acceptance::Accept } else { Acceptance::Ignore })
+        if useless {
+            for transaction in &taken {
+                self.announce(transaction);
+            }
+            return Ok(Acceptance::Ignore);
+        }
+        Ok(if taken.is_empty() { Acceptance::Ignore } else { Acceptance::Accept })
+    }
+
+    /// Looks at a transaction of a peer, cheapest check first: known, budget, state, room, and only then the signature.
+    pub(crate) fn consider(
+        &mut self,
+        from: &Peer,
+        signed: SignedTransaction,
+    ) -> Result<Considered, MachineError> {
+        let now_ms = self.now.mono_ms;
+        let body = &signed.transaction;
+        if self.mempool.has(&body.id()) {
+            return Ok(Considered::Known);
+        }
+        if self.is_syncing() || !self.budgets.has_left(from, now_ms) {
+            return Ok(Considered::Useless);
+        }
+        let tip = &self.chain.tip;
+        let genesis = self.chain.verifier.genesis();
+        let bytes = signed.encode().len();
+        let account = query::account(&self.state, &body.sender)?.nonce;
+        if self.mempool.has_room(body, bytes, account, false).is_err()
+            || tiltyard_ledger::precheck(&self.state, &tip.params, genesis, tip.height, body)?.is_err()
+        {
+            self.budgets.charge(from, budget::REFUSED, now_ms);
+            return Ok(Considered::Useless);
+        }
+        let Ok(transaction) = signed.verify(&self.chain.verifier) else {
+            self.budgets.charge(from, budget::FORGED, now_ms);
+            return Ok(Considered::Forged);
+        };
+        match self.mempool.insert(transaction.clone(), account, false) {
+            Ok(()) => Ok(Considered::Taken(Box::new(transaction))),
+            Err(_) => Ok(Considered::Useless),
+        }
     }
 
     fn on_consensus(&mut self, from: &Peer, frame: ConsensusFrame) -> Result<Acceptance, MachineError> {
@@ -114,7 +157,9 @@ impl<S: StateRead> Machine<S> {
         if is_out_of_turn(&message, |height, round| agreement.consensus.proposer(&set, height, round)) {
             return Ok(Acceptance::Reject);
         }
-        for evidence in agreement.witness.note(&message) {
+        let found = agreement.witness.note(&message);
+        self.listen(&message)?;
+        for evidence in found {
             self.accuse(evidence)?;
         }
         if height < next {

@@ -3,6 +3,7 @@
 //! The shell executes the effects of one step **in order**, and finishes a durable effect (fsync included) before it
 //! begins the next one. A crash may happen between any two effects.
 
+use tiltyard_consensus::{JournalWrite, Sealed};
 use tiltyard_keys::PublicKey;
 use tiltyard_ledger::ChangeSet;
 use tiltyard_proto::block::DecidedBlock;
@@ -228,10 +229,11 @@ pub enum Effect {
         /// Its canonical bytes.
         bytes: Vec<u8>,
     },
-    /// Durable: appends an entry to the vote journal.
-    Journal(Vec<u8>),
-    /// Durable: empties the vote journal for a new height and makes this its first entry.
-    ResetJournal(Vec<u8>),
+    /// Durable: appends an entry to the vote journal. The write gives the [`tiltyard_consensus::Durable`] that opens
+    /// what [`Effect::Say`] seals.
+    Journal(JournalWrite),
+    /// Durable: empties the vote journal for a new height and makes this its first entry; as [`Effect::Journal`].
+    ResetJournal(JournalWrite),
     /// Durable: appends the block to the log, then writes the state; answered by [`Input::Committed`].
     Commit(Box<Commit>),
     /// Durable: puts blocks that the log lost back in their places, the last one first; answered by
@@ -261,6 +263,13 @@ pub enum Effect {
     },
     /// Forgets the snapshot that was being fetched.
     DropSnapshot,
+    /// Publishes what the validator key says: canonical bytes of a frame, sealed until the journal is durable.
+    Say {
+        /// Topic.
+        topic: Topic,
+        /// Frame bytes.
+        frame: Sealed<Vec<u8>>,
+    },
     /// Publishes a frame's canonical bytes.
     Publish {
         /// Topic.

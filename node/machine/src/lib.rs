@@ -4,7 +4,8 @@
 //! sync and the roles. Time enters with each input; writes, sends, timers and jobs leave as effects.
 //!
 //! - `chain/`: builds and judges blocks over the state after the tip.
-//! - `agreement`: the running height of a validator; `gossip`: a verdict for every message.
+//! - `agreement`: the running height of a validator; `guard`: what keeps it from contradicting its twin or former life;
+//!   `gossip`: a verdict for every message.
 //! - `mempool`, `outbox`, `announce`: transactions of others, our own, and how they travel.
 //! - `sync`, `pull`: decided blocks, whole states and proposed bodies that were missed; `repair`: blocks that the disk lost.
 //! - [`roles`]: judge, miner, requester.
@@ -20,11 +21,13 @@
 
 mod agreement;
 mod announce;
+mod budget;
 mod chain;
 mod config;
 mod duties;
 pub mod event;
 mod gossip;
+mod guard;
 pub mod io;
 mod machine;
 mod mempool;
@@ -46,4 +49,4 @@ pub use machine::Machine;
 pub use mempool::MempoolLimits;
 pub use status::Status;
 pub use sync::JoinStatus;
-pub use tiltyard_consensus::Now;
+pub use tiltyard_consensus::{Durable, JournalWrite, NotDurable, Now, Sealed};

@@ -15,9 +15,11 @@ use tiltyard_proto::wire::{Acceptance, BlockFrame, Topic};
 
 use crate::agreement::Agreement;
 use crate::announce::Announcer;
+use crate::budget::Budgets;
 use crate::chain::{Candidate, Chain, Tip, decode};
 use crate::config::{Config, MachineError, Recovered};
 use crate::event::Event;
+use crate::guard::Guard;
 use crate::io::{Commit, Effect, Input, TimerId};
 use crate::mempool::Mempool;
 use crate::outbox::Outbox;
@@ -56,6 +58,7 @@ pub struct Machine<S> {
     pub(crate) mempool: Mempool,
     pub(crate) outbox: Outbox,
     pub(crate) announcer: Announcer,
+    pub(crate) budgets: Budgets,
     pub(crate) agreement: Option<Agreement>,
     pub(crate) sync: Sync,
     pub(crate) join: Join,
@@ -86,7 +89,7 @@ impl<S: StateRead> Machine<S> {
     /// # Errors
     /// [`MachineError`] when genesis is refused or the state cannot be read.
     pub fn new(config: Config, state: S, recovered: Recovered, now: Now) -> Result<Self, MachineError> {
-        let Config { genesis, peer: _, validator, account, roles, role_secret, mempool, join } = config;
+        let Config { genesis, peer: _, validator, twin_wait, account, roles, role_secret, mempool, join } = config;
         genesis.check()?;
         let hash = genesis.hash();
         let tip = Tip::read(&genesis, &state, recovered.tip.as_ref())?;
@@ -98,9 +101,10 @@ impl<S: StateRead> Machine<S> {
         let is_fresh = tip.height == Height::ZERO;
         let join = Join::new(join, &genesis, is_fresh, recovered.joining);
         let is_forgetful = recovered.begun_by_snapshot && recovered.journal.is_empty();
-        let agreement = validator
-            .as_ref()
-            .map(|key| Agreement::new(key, hash, &tip.params, tip.next_set.clone(), recovered.journal));
+        let agreement = validator.as_ref().map(|key| {
+            let guard = Guard::new(twin_wait, tip.height, &recovered.journal);
+            Agreement::new(key, hash, &tip.params, tip.next_set.clone(), recovered.journal, guard)
+        });
         let mut machine = Self {
             genesis,
             state,
@@ -108,6 +112,7 @@ impl<S: StateRead> Machine<S> {
             mempool: Mempool::new(mempool),
             outbox: Outbox::default(),
             announcer: Announcer::default(),
+            budgets: Budgets::default(),
             agreement,
             sync: Sync::default(),
             join,
@@ -301,6 +306,7 @@ impl<S: StateRead> Machine<S> {
         };
         let Committing { decided, included, senders, events, seen_ms } = done;
         self.agree(ConsensusInput::Stop)?;
+        self.listen_to_block(&decided)?;
         let tip = Tip::read(&self.genesis, &self.state, Some(&decided))?;
         let hash = tip.hash;
         self.chain.advance(tip);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tiltyard_keys::PublicKey;
 use tiltyard_proto::ids::TransactionId;
-use tiltyard_proto::transaction::VerifiedTransaction;
+use tiltyard_proto::transaction::{Transaction, VerifiedTransaction};
 use tiltyard_proto::units::{Height, MicroCredits, Nonce};
 
 use crate::config::SubmitError;
@@ -36,12 +36,8 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Free duties first, then by fee per KiB.
-    fn rank(&self) -> (bool, u64) {
-        let fee = self.transaction.transaction().fee;
-        let per_kib = u128::from(fee.get()).saturating_mul(1024);
-        let per_kib = per_kib.checked_div(self.bytes.max(1) as u128).unwrap_or(0);
-        (fee == MicroCredits::ZERO, u64::try_from(per_kib).unwrap_or(u64::MAX))
+    fn rank(&self) -> Rank {
+        rank(self.transaction.transaction().fee, self.bytes)
     }
 }
 
@@ -51,12 +47,23 @@ pub(crate) struct Mempool {
     limits: MempoolLimits,
     senders: BTreeMap<PublicKey, BTreeMap<Nonce, Waiting>>,
     ids: BTreeMap<TransactionId, (PublicKey, Nonce)>,
+    /// Last transaction of each sender whose last one is not this node's own, worst first: what is evicted next.
+    tails: BTreeSet<(Rank, PublicKey)>,
     bytes: usize,
+}
+
+/// Free duties first, then by fee per KiB.
+type Rank = (bool, u64);
+
+fn rank(fee: MicroCredits, bytes: usize) -> Rank {
+    let per_kib = u128::from(fee.get()).saturating_mul(1024);
+    let per_kib = per_kib.checked_div(bytes.max(1) as u128).unwrap_or(0);
+    (fee == MicroCredits::ZERO, u64::try_from(per_kib).unwrap_or(u64::MAX))
 }
 
 impl Mempool {
     pub(crate) fn new(limits: MempoolLimits) -> Self {
-        Self { limits, senders: BTreeMap::new(), ids: BTreeMap::new(), bytes: 0 }
+        Self { limits, senders: BTreeMap::new(), ids: BTreeMap::new(), tails: BTreeSet::new(), bytes: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -94,6 +101,37 @@ impl Mempool {
         next
     }
 
+    /// Says whether a transaction that the ledger admits would be taken, before its signature is looked at.
+    pub(crate) fn has_room(
+        &self,
+        body: &Transaction,
+        bytes: usize,
+        account: Nonce,
+        own: bool,
+    ) -> Result<(), SubmitError> {
+        let (sender, nonce) = (body.sender, body.nonce);
+        let ahead = nonce.saturating_sub(account).get();
+        if usize::try_from(ahead).unwrap_or(usize::MAX) >= self.limits.per_sender_max {
+            return Err(SubmitError::Gap { next: account.get() });
+        }
+        let queue = self.senders.get(&sender);
+        let rival = queue.and_then(|queue| queue.get(&nonce));
+        if let Some(rival) = rival {
+            let old = rival.transaction.transaction().fee;
+            if body.fee <= old {
+                return Err(SubmitError::Taken { fee: old.get() });
+            }
+        } else if queue.is_some_and(|queue| queue.len() >= self.limits.per_sender_max) {
+            return Err(SubmitError::SenderFull { max: self.limits.per_sender_max });
+        }
+        let grown = bytes.saturating_sub(rival.map_or(0, |rival| rival.bytes));
+        if own || self.bytes.saturating_add(grown) <= self.limits.bytes_max {
+            return Ok(());
+        }
+        let cheapest = self.cheapest(&sender).ok_or(SubmitError::Full)?;
+        if cheapest.0 < rank(body.fee, bytes) { Ok(()) } else { Err(SubmitError::Full) }
+    }
+
     /// Takes a transaction that the ledger admits. `account` is the sender's nonce.
     pub(crate) fn insert(
         &mut self,
@@ -105,23 +143,11 @@ impl Mempool {
         if self.has(&id) {
             return Err(SubmitError::Known { id });
         }
-        let (sender, nonce) = (transaction.transaction().sender, transaction.transaction().nonce);
-        let ahead = nonce.saturating_sub(account).get();
-        if usize::try_from(ahead).unwrap_or(usize::MAX) >= self.limits.per_sender_max {
-            return Err(SubmitError::Gap { next: account.get() });
-        }
         let bytes = transaction.signed().encode().len();
+        self.has_room(transaction.transaction(), bytes, account, own)?;
+        let (sender, nonce) = (transaction.transaction().sender, transaction.transaction().nonce);
         let waiting = Waiting { transaction, bytes, own };
-        let queue = self.senders.get(&sender);
-        let rival = queue.and_then(|queue| queue.get(&nonce));
-        if let Some(rival) = rival {
-            let (old, new) = (rival.transaction.transaction().fee, waiting.transaction.transaction().fee);
-            if new <= old {
-                return Err(SubmitError::Taken { fee: old.get() });
-            }
-        } else if queue.is_some_and(|queue| queue.len() >= self.limits.per_sender_max) {
-            return Err(SubmitError::SenderFull { max: self.limits.per_sender_max });
-        }
+        let rival = self.senders.get(&sender).and_then(|queue| queue.get(&nonce));
         let freed = rival.map_or(0, |rival| rival.bytes);
         if !own {
             self.make_room(bytes.saturating_sub(freed), waiting.rank(), &sender)?;
@@ -131,38 +157,58 @@ impl Mempool {
     }
 
     fn put(&mut self, sender: PublicKey, nonce: Nonce, waiting: Waiting) {
+        self.unmark(&sender);
         self.ids.insert(waiting.transaction.id(), (sender, nonce));
         self.bytes = self.bytes.saturating_add(waiting.bytes);
         if let Some(old) = self.senders.entry(sender).or_default().insert(nonce, waiting) {
             self.ids.remove(&old.transaction.id());
             self.bytes = self.bytes.saturating_sub(old.bytes);
         }
+        self.mark(&sender);
+    }
+
+    fn tail(&self, sender: &PublicKey) -> Option<(Rank, PublicKey)> {
+        let (_, last) = self.senders.get(sender)?.last_key_value()?;
+        (!last.own).then(|| (last.rank(), *sender))
+    }
+
+    /// Takes a sender's last transaction off the list of what can be evicted, before its queue changes.
+    fn unmark(&mut self, sender: &PublicKey) {
+        if let Some(tail) = self.tail(sender) {
+            self.tails.remove(&tail);
+        }
+    }
+
+    fn mark(&mut self, sender: &PublicKey) {
+        let tail = self.tail(sender);
+        self.tails.extend(tail);
+    }
+
+    /// Returns the worst ranked last transaction of anyone but `sender`.
+    fn cheapest(&self, sender: &PublicKey) -> Option<(Rank, PublicKey)> {
+        self.tails.iter().find(|(_, key)| key != sender).copied()
     }
 
     /// Evicts the last transactions of senders whose last one ranks lowest, until `bytes` fit.
-    fn make_room(&mut self, bytes: usize, rank: (bool, u64), sender: &PublicKey) -> Result<(), SubmitError> {
+    fn make_room(&mut self, bytes: usize, rank: Rank, sender: &PublicKey) -> Result<(), SubmitError> {
         while self.bytes.saturating_add(bytes) > self.limits.bytes_max {
-            let cheapest = self
-                .senders
-                .iter()
-                .filter(|(key, _)| *key != sender)
-                .filter_map(|(key, queue)| queue.last_key_value().map(|(n, last)| (last, *key, *n)))
-                .filter(|(last, _, _)| !last.own && last.rank() < rank)
-                .min_by_key(|(last, key, _)| (last.rank(), *key));
-            let Some((_, key, nonce)) = cheapest else {
-                return Err(SubmitError::Full);
-            };
+            let (_, key) =
+                self.cheapest(sender).filter(|(worst, _)| *worst < rank).ok_or(SubmitError::Full)?;
+            let last = self.senders.get(&key).and_then(|queue| queue.last_key_value());
+            let nonce = last.map(|(nonce, _)| *nonce).ok_or(SubmitError::Full)?;
             self.remove_at(&key, nonce);
         }
         Ok(())
     }
 
     fn remove_at(&mut self, sender: &PublicKey, nonce: Nonce) -> Option<VerifiedTransaction> {
-        let queue = self.senders.get_mut(sender)?;
-        let waiting = queue.remove(&nonce)?;
-        if queue.is_empty() {
+        self.unmark(sender);
+        let waiting = self.senders.get_mut(sender).and_then(|queue| queue.remove(&nonce));
+        if self.senders.get(sender).is_some_and(BTreeMap::is_empty) {
             self.senders.remove(sender);
         }
+        self.mark(sender);
+        let waiting = waiting?;
         self.bytes = self.bytes.saturating_sub(waiting.bytes);
         self.ids.remove(&waiting.transaction.id());
         Some(waiting.transaction)
@@ -207,7 +253,7 @@ impl Mempool {
     pub(crate) fn select(&self, bytes: usize, most: usize) -> Vec<VerifiedTransaction> {
         let mut heads: BTreeMap<PublicKey, std::collections::btree_map::Values<'_, Nonce, Waiting>> =
             BTreeMap::new();
-        let mut order: BTreeSet<((bool, u64), PublicKey)> = BTreeSet::new();
+        let mut order: BTreeSet<(Rank, PublicKey)> = BTreeSet::new();
         let mut next: BTreeMap<PublicKey, &Waiting> = BTreeMap::new();
         for (sender, queue) in &self.senders {
             let mut values = queue.values();
@@ -242,7 +288,7 @@ mod tests {
     use super::*;
     use tiltyard_keys::{GenesisHash, SecretKey};
     use tiltyard_proto::ids::TaskId;
-    use tiltyard_proto::transaction::{Action, Transaction};
+    use tiltyard_proto::transaction::Action;
 
     fn made(seed: u8, nonce: u64, fee: u64) -> VerifiedTransaction {
         let key = SecretKey::from_seed(&[seed; 32]);
@@ -334,6 +380,46 @@ mod tests {
     }
 
     #[test]
+    fn a_full_pool_stays_full_of_the_best_whatever_comes() {
+        let one = made(1, 0, 1_000).signed().encode().len() + 16;
+        let mut pool = pool(one * 10);
+        for seed in 1..=200u8 {
+            let fee = 1_000 + u64::from(seed.wrapping_mul(37)) * 10;
+            let came = pool.insert(made(seed, 0, fee), Nonce::ZERO, false);
+            assert!(came.is_ok() || came == Err(SubmitError::Full), "{came:?}");
+            assert!(pool.bytes() <= one * 10);
+            assert_eq!(pool.tails.len(), pool.senders.len());
+        }
+        let kept: Vec<u64> = fees(&pool, 1 << 20).into_iter().map(|(fee, _)| fee).collect();
+        let mut best: Vec<u64> = (1..=200u8).map(|s| 1_000 + u64::from(s.wrapping_mul(37)) * 10).collect();
+        best.sort_unstable_by(|a, b| b.cmp(a));
+        assert_eq!(kept, best[..kept.len()]);
+        assert!(kept.len() >= 10, "{}", kept.len());
+    }
+
+    #[test]
+    fn what_would_not_be_taken_is_known_before_its_signature_is() {
+        let one = made(1, 0, 1_000).signed().encode().len() + 16;
+        let mut pool = pool(one * 2);
+        for seed in [1, 2] {
+            pool.insert(made(seed, 0, 5_000), Nonce::ZERO, false).unwrap();
+        }
+        for (seed, nonce, fee) in [(3, 0, 4_000), (3, 0, 6_000), (3, 9, 6_000), (1, 0, 5_000)] {
+            let transaction = made(seed, nonce, fee);
+            let bytes = transaction.signed().encode().len();
+            let said = pool.has_room(transaction.transaction(), bytes, Nonce::ZERO, false);
+            let mut copy = Mempool::new(pool.limits);
+            for seed in [1, 2] {
+                copy.insert(made(seed, 0, 5_000), Nonce::ZERO, false).unwrap();
+            }
+            let done = copy.insert(transaction.clone(), Nonce::ZERO, false);
+            if done != Err(SubmitError::Known { id: transaction.id() }) {
+                assert_eq!(said, done, "{seed} {nonce} {fee}");
+            }
+        }
+    }
+
+    #[test]
     fn removing_leaves_no_trace() {
         let mut pool = pool(1 << 20);
         for nonce in 0..3 {
@@ -345,5 +431,6 @@ mod tests {
         assert_eq!(pool.len(), 1);
         pool.remove(&made(1, 2, 1_000).id()).unwrap();
         assert_eq!((pool.len(), pool.bytes()), (0, 0));
+        assert!(pool.tails.is_empty() && pool.senders.is_empty());
     }
 }

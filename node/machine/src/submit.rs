@@ -40,11 +40,10 @@ impl<S: StateRead> Machine<S> {
         Ok(self.mempool.next_nonce(key, account))
     }
 
-    /// Takes a transaction into the mempool.
+    /// Takes a transaction of this node or its clients into the mempool.
     pub(crate) fn admit(
         &mut self,
         transaction: VerifiedTransaction,
-        own: bool,
     ) -> Result<Result<(), SubmitError>, MachineError> {
         if self.mempool.has(&transaction.id()) {
             return Ok(Err(SubmitError::Known { id: transaction.id() }));
@@ -53,13 +52,13 @@ impl<S: StateRead> Machine<S> {
             return Ok(Err(refused));
         }
         let account = query::account(&self.state, &transaction.transaction().sender)?.nonce;
-        Ok(self.mempool.insert(transaction, account, own))
+        Ok(self.mempool.insert(transaction, account, true))
     }
 
     /// Takes a transaction of a local client.
     pub(crate) fn on_submit(&mut self, transaction: VerifiedTransaction) -> Result<(), MachineError> {
         let id = transaction.id();
-        match self.admit(transaction.clone(), true)? {
+        match self.admit(transaction.clone())? {
             Ok(()) => {
                 let action = transaction.transaction().action.clone();
                 self.announce(&transaction);
@@ -99,7 +98,7 @@ impl<S: StateRead> Machine<S> {
             return Ok(());
         };
         // Not admitted means not possible now: the role that wants it looks again after the next block.
-        if self.admit(transaction.clone(), true)?.is_ok() {
+        if self.admit(transaction.clone())?.is_ok() {
             self.announce(&transaction);
             self.outbox.put(purpose, Own { from: Some(from), action, transaction });
         }

@@ -114,6 +114,8 @@ pub(crate) struct Sync {
     /// Somebody failed and nobody else could be asked: tips are asked for again.
     asks_around: bool,
     announced: bool,
+    /// Some peer has said where it is.
+    heard: bool,
 }
 
 impl Sync {
@@ -147,6 +149,11 @@ impl Sync {
         };
         let believed = self.peers.iter().filter(|(name, peer)| peer.strikes < STRIKES_MAX && !waits(name));
         believed.map(|(_, peer)| peer.tip).max().unwrap_or(Height::ZERO)
+    }
+
+    /// Says whether some peer has said where it is.
+    pub(crate) fn has_heard(&self) -> bool {
+        self.heard
     }
 
     fn is_asking_blocks(&self) -> bool {
@@ -313,6 +320,7 @@ impl<S: StateRead> Machine<S> {
 
     fn on_status(&mut self, from: &Peer, tip: Height, first: Height) {
         let ours = self.chain.tip.height;
+        self.sync.heard = true;
         if let Some(peer) = self.sync.peers.get_mut(from) {
             if tip < peer.claimed {
                 let fact = "its tip went back";

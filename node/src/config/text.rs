@@ -55,6 +55,11 @@ memory_mb_max = 8192
 evaluate_cpu_s_max = 3600
 train_cpu_s_max = 864000
 
+[validator]
+# Heights that a starting validator listens to before it signs, when its vote journal does not tell what its key signed
+# before: after a lost disk, a restored backup, or while the key may still run on another machine.
+twin_wait_blocks = 2
+
 [judge]
 # Whether a validator judges tasks (and earns the judges' share), and the largest blob it fetches for that.
 enabled = true

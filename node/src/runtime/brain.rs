@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tiltyard_keys::PublicKey;
-use tiltyard_machine::{Input, Machine, MachineError, Now};
+use tiltyard_machine::{Durable, Input, Machine, MachineError, Now};
 use tiltyard_net::NetHandle;
 use tiltyard_proto::ids::{BlobRoot, SealKey};
 use tiltyard_proto::transaction::VerifiedTransaction;
@@ -24,6 +24,10 @@ use crate::jobs::JobHandle;
 
 /// How often the shared status is made anew at most.
 const STATUS_EVERY: Duration = Duration::from_millis(100);
+/// Inputs that may wait for the machine.
+const ORDERS_MAX: usize = 1_024;
+/// Frames of transactions that may wait besides, of at most 64 KiB each.
+const BULK_MAX: usize = 64;
 
 /// Something for the machine's thread.
 #[derive(Debug)]
@@ -44,14 +48,32 @@ pub(crate) enum Order {
 pub(crate) struct Stopped;
 
 /// Talks to the machine's thread. Cheap to clone.
+///
+/// Two lanes lead there: transactions wait in `bulk` and are taken only while nothing else waits, so that a flood of them
+/// delays neither votes nor blocks.
 #[derive(Debug, Clone)]
 pub(crate) struct BrainHandle {
     orders: mpsc::Sender<Order>,
+    bulk: mpsc::Sender<Input>,
+}
+
+/// The receiving ends of both lanes.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    orders: mpsc::Receiver<Order>,
+    bulk: mpsc::Receiver<Input>,
 }
 
 impl BrainHandle {
-    pub(super) fn new(orders: mpsc::Sender<Order>) -> Self {
-        Self { orders }
+    pub(super) fn new() -> (Self, Mailbox) {
+        let (orders, first) = mpsc::channel(ORDERS_MAX);
+        let (bulk, second) = mpsc::channel(BULK_MAX);
+        (Self { orders, bulk }, Mailbox { orders: first, bulk: second })
+    }
+
+    /// Hands transactions of a peer over; gives them back when too many wait already.
+    pub(crate) fn offer(&self, input: Input) -> Result<(), Box<Input>> {
+        self.bulk.try_send(input).map_err(|error| Box::new(error.into_inner()))
     }
 
     /// Hands an input over; waits while the queue is full.
@@ -101,11 +123,13 @@ pub(super) struct Brain {
 }
 
 /// What the shell keeps between steps.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Desk {
     pub(super) timers: Timers,
     /// Inputs that effects led to; taken before anything from outside.
     pub(super) next: VecDeque<Input>,
+    /// How far the vote journal is on disk: opens what the validator key says.
+    pub(super) written: Durable,
     /// The store holds a whole snapshot: it is opened anew, and everything on it.
     pub(super) reopen: bool,
 }
@@ -122,7 +146,7 @@ pub(super) enum Ended {
 /// Runs until `stop`, or until store or machine cannot go on.
 pub(super) fn run(
     mut brain: Brain,
-    mut mailbox: mpsc::Receiver<Order>,
+    mut mailbox: Mailbox,
     handle: &Handle,
     stop: &CancellationToken,
 ) -> Result<Ended, RunError> {
@@ -144,11 +168,16 @@ impl Brain {
 
     fn work(
         &mut self,
-        mailbox: &mut mpsc::Receiver<Order>,
+        mailbox: &mut Mailbox,
         handle: &Handle,
         stop: &CancellationToken,
     ) -> Result<Ended, RunError> {
-        let mut desk = Desk::default();
+        let mut desk = Desk {
+            timers: Timers::default(),
+            next: VecDeque::new(),
+            written: Durable::at_start(),
+            reopen: false,
+        };
         desk.next.push_back(Input::Start);
         self.tell_missing(&mut desk)?;
         let mut shown = Instant::now();
@@ -231,7 +260,7 @@ enum Woken {
     Order(Order),
 }
 
-async fn wait(mailbox: &mut mpsc::Receiver<Order>, due: Option<Instant>, stop: &CancellationToken) -> Woken {
+async fn wait(mailbox: &mut Mailbox, due: Option<Instant>, stop: &CancellationToken) -> Woken {
     let timer = async {
         match due {
             Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -242,6 +271,9 @@ async fn wait(mailbox: &mut mpsc::Receiver<Order>, due: Option<Instant>, stop: &
         biased;
         () = stop.cancelled() => Woken::Stop,
         () = timer => Woken::Timer,
-        order = mailbox.recv() => order.map_or(Woken::Stop, Woken::Order),
+        order = mailbox.orders.recv() => order.map_or(Woken::Stop, Woken::Order),
+        input = mailbox.bulk.recv() => {
+            input.map_or(Woken::Stop, |input| Woken::Order(Order::Input(Box::new(input))))
+        }
     }
 }

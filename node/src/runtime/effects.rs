@@ -30,8 +30,11 @@ impl Brain {
     pub(super) fn carry_out(&mut self, effect: Effect, desk: &mut Desk) -> Result<(), RunError> {
         match effect {
             Effect::SaveBody { block, height, bytes } => self.store.save_body(block, height, &bytes)?,
-            Effect::Journal(entry) => self.store.journal(&entry)?,
-            Effect::ResetJournal(entry) => self.store.reset_journal(&entry)?,
+            Effect::Journal(batch) => desk.written = batch.perform(|bytes| self.store.journal(bytes))?,
+            Effect::ResetJournal(batch) => {
+                desk.written = batch.perform(|bytes| self.store.reset_journal(bytes))?;
+            }
+            Effect::Say { topic, frame } => lost("say", self.net.publish(topic, frame.open(&desk.written)?)),
             Effect::Commit(commit) => self.commit(&commit, desk)?,
             Effect::Repair(blocks) => self.repair(&blocks, desk)?,
             Effect::SaveRole((key, value)) => self.store.save_role(&key, &value)?,
@@ -213,6 +216,9 @@ fn log(event: &Event) {
         Event::Undecided(told) => warn!(height = %told.height, fact = %told, "this height is not decided"),
         Event::Equivocation { validator, height } => {
             warn!(%validator, %height, "a validator signed two things");
+        }
+        Event::Listening { height, from } => {
+            warn!(%height, %from, "the vote journal does not tell what this key signed before; listening before it signs");
         }
         Event::BlockRefused { height, block, fact } => {
             warn!(%height, block = %block.short(), fact, "proposed block refused");

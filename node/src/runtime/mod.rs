@@ -18,7 +18,7 @@ use std::thread;
 
 use tiltyard_keys::{PublicKey, SecretKey};
 use tiltyard_machine::roles::{JudgeConfig, MinerConfig, RoleConfig, RoleSecret};
-use tiltyard_machine::{JoinConfig, Machine, MachineError, MempoolLimits};
+use tiltyard_machine::{JoinConfig, Machine, MachineError, MempoolLimits, NotDurable};
 use tiltyard_net::{Limits, Net, NetConfig, NetError, NetHandle, Target};
 use tiltyard_proto::genesis::{Genesis, GenesisError};
 use tiltyard_proto::ids::BlockHash;
@@ -43,8 +43,6 @@ use brain::Ended;
 use recovered::{machine_recovered, tell_recovery};
 pub(crate) use shared::{FetchState, Shared, TransactionFate};
 
-/// Inputs that may wait for the machine.
-const INPUTS_MAX: usize = 1_024;
 const MEGABYTE: u64 = 1 << 20;
 /// How far back posts are looked for when the node starts.
 const POSTS_SCANNED_BLOCKS: u64 = 20_000;
@@ -72,6 +70,8 @@ pub(crate) enum RunError {
     Api(#[from] ApiError),
     #[error(transparent)]
     Machine(#[from] MachineError),
+    #[error(transparent)]
+    NotDurable(#[from] NotDurable),
     #[error("cannot {action}: {source}")]
     System { action: &'static str, source: std::io::Error },
     #[error("{0}")]
@@ -165,8 +165,7 @@ impl Node<'_> {
         let audiences = Audiences::default();
         let access = blobs::Access::new(blob_store.clone(), audiences.clone());
         let (net, net_events) = Net::spawn(self.net_config()?, Arc::new(access))?;
-        let (inputs, mailbox) = mpsc::channel(INPUTS_MAX);
-        let brain = BrainHandle::new(inputs);
+        let (brain, mailbox) = BrainHandle::new();
         let table = JobTable::new(&self.home.jobs());
         let (ended, outcomes) = mpsc::channel(64);
         let (runner, job_handle) = JobRunner::new(job_settings, blob_store.clone(), table.clone(), ended);
@@ -310,6 +309,7 @@ impl Node<'_> {
             genesis: self.genesis.clone(),
             peer: net.local_peer().clone(),
             validator: self.keys.validator.as_ref().map(|key| SecretKey::from_seed(&key.seed())),
+            twin_wait: Blocks::new(self.config.validator.twin_wait_blocks),
             account: SecretKey::from_seed(&self.keys.account.seed()),
             roles,
             role_secret: RoleSecret::new(self.keys.role_secret),

@@ -8,7 +8,7 @@ use tiltyard_machine::io::{MessageToken, RequestToken};
 use tiltyard_net::{NetEvent, NetHandle};
 use tiltyard_proto::light::LightBlock;
 use tiltyard_proto::units::Height;
-use tiltyard_proto::wire::{SyncRequest, SyncResponse};
+use tiltyard_proto::wire::{Acceptance, GossipMessage, SyncRequest, SyncResponse};
 use tiltyard_store::{ChainRead as _, StoreReader};
 use tokio::sync::{Semaphore, mpsc};
 use tracing::{debug, info, warn};
@@ -35,7 +35,20 @@ pub(super) async fn network(
     while let Some(event) = events.recv().await {
         let input = match event {
             NetEvent::Message { token, from, message } => {
-                Input::Gossip { token: MessageToken(token), from, message }
+                let bulk = matches!(*message, GossipMessage::Transactions(..));
+                let peer = from.clone();
+                let input = Input::Gossip { token: MessageToken(token), from, message };
+                if !bulk {
+                    input
+                } else if brain.offer(input).is_ok() {
+                    continue;
+                } else {
+                    // More than the machine keeps up with: nobody's fault, and peers send again what is not in a block.
+                    if let Err(error) = net.report(token, &peer, Acceptance::Ignore) {
+                        debug!(%error, "report lost");
+                    }
+                    continue;
+                }
             }
             NetEvent::Request { token, from, request } => match request {
                 SyncRequest::Status

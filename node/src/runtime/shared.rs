@@ -194,6 +194,7 @@ impl Shared {
             | Event::Undecided(_)
             | Event::Equivocation { .. }
             | Event::BlockRefused { .. }
+            | Event::Listening { .. }
             | Event::Trouble { .. } => {}
         }
         // Without subscribers there is nobody to tell, and no text to make.
@@ -271,6 +272,9 @@ fn event_json(event: &Event) -> Value {
         }),
         Event::Equivocation { validator, height } => {
             json!({ "event": name, "validator": validator, "height": height })
+        }
+        Event::Listening { height, from } => {
+            json!({ "event": "listening", "height": height, "from": from })
         }
         Event::BlockRefused { height, block, fact } => {
             json!({ "event": name, "height": height, "block": block, "fact": fact })

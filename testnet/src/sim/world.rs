@@ -6,7 +6,7 @@ use std::rc::Rc;
 use tiltyard_keys::SecretKey;
 use tiltyard_ledger::memory::MemoryState;
 use tiltyard_machine::io::{Input, JobId, JobOutcome, RequestToken, TimerId};
-use tiltyard_machine::{Machine, Now};
+use tiltyard_machine::{Durable, Machine, Now};
 use tiltyard_proto::genesis::Genesis;
 use tiltyard_proto::units::UnixMillis;
 use tiltyard_proto::wire::SyncRequest;
@@ -48,6 +48,8 @@ pub(crate) struct Node {
     pub(crate) key: SecretKey,
     pub(crate) disk: Disk,
     pub(crate) machine: Option<Machine<StateView>>,
+    /// How far its vote journal is written in this life.
+    pub(crate) written: Durable,
     /// Counts starts and ends: what was meant for an earlier life is lost.
     pub(crate) life: u64,
     pub(crate) timers: BTreeMap<TimerId, u64>,
@@ -138,6 +140,7 @@ impl World {
                 key: secret(CONSENSUS, node),
                 disk: Disk::new(origin.clone(), bug),
                 machine: None,
+                written: Durable::at_start(),
                 life: 0,
                 timers: BTreeMap::new(),
                 seen: BTreeSet::new(),

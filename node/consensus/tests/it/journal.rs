@@ -1,7 +1,8 @@
 //! A journal that contradicts the node, or is damaged, silences it.
 
 use tiltyard_consensus::{
-    ConsensusInput, ConsensusOutput, ConsensusTimer, Judged, TimerKind, recorded_values,
+    ConsensusInput, ConsensusOutput, ConsensusTimer, Durable, Judged, TimerKind, recorded_height,
+    recorded_values,
 };
 use tiltyard_proto::ids::BlockHash;
 use tiltyard_proto::units::{Height, Round};
@@ -40,20 +41,36 @@ fn batches(outputs: &[ConsensusOutput]) -> Vec<Vec<u8>> {
     outputs
         .iter()
         .filter_map(|output| match output {
-            ConsensusOutput::Journal { bytes, .. } => Some(bytes.clone()),
+            ConsensusOutput::Journal { batch, .. } => {
+                let mut kept = Vec::new();
+                let written = batch.perform(|bytes| {
+                    kept = bytes.to_vec();
+                    Ok::<(), core::convert::Infallible>(())
+                });
+                written.map(|_| kept).ok()
+            }
             _ => None,
         })
         .collect()
 }
 
-fn published(outputs: &[ConsensusOutput]) -> Vec<&ConsensusMessage> {
-    outputs
-        .iter()
-        .filter_map(|output| match output {
-            ConsensusOutput::Publish { message, .. } => Some(message),
-            _ => None,
-        })
-        .collect()
+/// Opens what is published, performing the journal writes on the way.
+fn published(outputs: &[ConsensusOutput]) -> Vec<ConsensusMessage> {
+    let mut written = Durable::at_start();
+    let mut said = Vec::new();
+    for output in outputs {
+        match output {
+            ConsensusOutput::Journal { batch, .. } => {
+                let done = batch.perform(|_| Ok::<(), core::convert::Infallible>(()));
+                written = done.unwrap_or_else(|never| match never {});
+            }
+            ConsensusOutput::Publish { message, .. } => {
+                said.push(message.clone().open(&written).expect("journal before vote"));
+            }
+            _ => {}
+        }
+    }
+    said
 }
 
 #[test]
@@ -63,6 +80,30 @@ fn the_journal_is_written_before_anything_signed_leaves() {
     let leaves = outputs.iter().position(|o| matches!(o, ConsensusOutput::Publish { .. }));
     assert!(journal.unwrap() < leaves.unwrap());
     assert_eq!(published(&outputs).len(), 2, "a proposal and a prevote");
+}
+
+#[test]
+fn nothing_signed_opens_before_its_batch_is_written() {
+    let (_, outputs) = offered(BlockHash::from_bytes([1; 32]));
+    let sealed = outputs.iter().find_map(|output| match output {
+        ConsensusOutput::Publish { message, .. } => Some(message.clone()),
+        _ => None,
+    });
+    let refused = sealed.unwrap().open(&Durable::at_start()).unwrap_err();
+    assert_eq!((refused.needed, refused.written), (1, 0));
+}
+
+#[test]
+fn a_journal_tells_its_height_and_what_its_key_said() {
+    let block = BlockHash::from_bytes([1; 32]);
+    let (at, outputs) = offered(block);
+    assert_eq!(recorded_height(&[]), Ok(None));
+    assert_eq!(recorded_height(&batches(&outputs)), Ok(Some(ONE)));
+    let mut again = fresh(at, &set(&[1, 1, 1, 1]));
+    let said = published(&outputs);
+    assert!(!said.iter().any(|message| again.has_said(message)), "before the replay nothing is known");
+    again.handle(start(batches(&outputs)));
+    assert!(said.iter().all(|message| again.has_said(message)));
 }
 
 #[test]
@@ -85,7 +126,7 @@ fn a_journal_of_another_height_is_of_no_effect() {
     let journal = batches(&outputs);
     let two = Height::new(2);
     let started = next.handle(ConsensusInput::Start { height: two, set: set(&[1, 1, 1, 1]), journal });
-    assert_eq!(published(&started), Vec::<&ConsensusMessage>::new());
+    assert_eq!(published(&started), Vec::<ConsensusMessage>::new());
     assert_eq!(recorded_values(two, &batches(&outputs)).unwrap(), []);
 }
 
@@ -128,7 +169,7 @@ fn a_journal_whose_own_prevote_does_not_follow_from_its_entries_halts_for_good()
         matches!(replayed.last(), Some(ConsensusOutput::Halted { .. })),
         "a prevote for the block would contradict the nil one that was sent: {replayed:?}"
     );
-    assert_eq!(published(&replayed), Vec::<&ConsensusMessage>::new());
+    assert_eq!(published(&replayed), Vec::<ConsensusMessage>::new());
     assert!(consensus.is_halted());
 }
 
@@ -141,7 +182,7 @@ fn an_invalid_block_gets_a_nil_prevote() {
     let mut consensus = fresh(voter, &set(&[1, 1, 1, 1]));
     consensus.handle(start(vec![]));
     for message in published(&outputs) {
-        consensus.check(message, &set(&[1, 1, 1, 1])).unwrap();
+        consensus.check(&message, &set(&[1, 1, 1, 1])).unwrap();
         consensus.handle(ConsensusInput::Message(message.clone()));
     }
     let said = consensus.handle(ConsensusInput::Judged(judged(block, proposer, false)));

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use tiltyard_consensus::{Consensus, ConsensusInput, ConsensusOutput, ConsensusTimer, Judged, Timeouts};
+use tiltyard_consensus::{
+    Consensus, ConsensusInput, ConsensusOutput, ConsensusTimer, Durable, Judged, Timeouts,
+};
 use tiltyard_keys::{GenesisHash, SecretKey};
 use tiltyard_proto::certificate::Certificate;
 use tiltyard_proto::hash;
@@ -53,6 +55,7 @@ pub(crate) struct Node {
     pub(crate) consensus: Option<Consensus>,
     life: u64,
     pub(crate) journal: Vec<Vec<u8>>,
+    written: Durable,
     pub(crate) decided: Vec<Certificate>,
     timers: BTreeMap<ConsensusTimer, u64>,
     pub(crate) halted: Option<String>,
@@ -82,6 +85,7 @@ impl Net {
                 consensus: None,
                 life: 0,
                 journal: Vec::new(),
+                written: Durable::at_start(),
                 decided: Vec::new(),
                 timers: BTreeMap::new(),
                 halted: None,
@@ -148,6 +152,7 @@ impl Net {
     pub(crate) fn kill(&mut self, at: usize) {
         let node = &mut self.nodes[at];
         node.consensus = None;
+        node.written = Durable::at_start();
         node.life += 1;
         node.held.clear();
     }
@@ -173,9 +178,19 @@ impl Net {
 
     fn carry_out(&mut self, at: usize, output: ConsensusOutput) {
         match output {
-            ConsensusOutput::Journal { fresh: true, bytes } => self.nodes[at].journal = vec![bytes],
-            ConsensusOutput::Journal { fresh: false, bytes } => self.nodes[at].journal.push(bytes),
+            ConsensusOutput::Journal { fresh, batch } => {
+                let journal = &mut self.nodes[at].journal;
+                let written = batch.perform(|bytes| {
+                    if fresh {
+                        journal.clear();
+                    }
+                    journal.push(bytes.to_vec());
+                    Ok::<(), core::convert::Infallible>(())
+                });
+                self.nodes[at].written = written.unwrap_or_else(|never| match never {});
+            }
             ConsensusOutput::Publish { message, .. } => {
+                let message = message.open(&self.nodes[at].written).expect("journal before vote");
                 self.said.push(message.clone());
                 self.spread(at, |to| Due::Message(to, message.clone()));
             }

@@ -10,6 +10,7 @@ use tiltyard_proto::wire::{Peer, SyncRequest, SyncResponse};
 
 use super::Asked;
 use crate::config::MachineError;
+use crate::gossip::Considered;
 use crate::io::{Effect, RequestToken};
 use crate::machine::Machine;
 
@@ -37,15 +38,19 @@ impl<S: StateRead> Machine<S> {
 
     pub(super) fn on_pending(&mut self, from: &Peer, list: &[Vec<u8>]) -> Result<(), MachineError> {
         for bytes in list.iter().take(PENDING_MAX) {
-            let signed = SignedTransaction::decode(bytes).ok();
-            let verified = signed.and_then(|signed| signed.verify(&self.chain.verifier).ok());
-            let Some(transaction) = verified else {
-                let fact = "gave a transaction that is not one";
-                self.out.push(Effect::Penalize { peer: from.clone(), fact });
-                return Ok(());
+            let considered = match SignedTransaction::decode(bytes) {
+                Ok(signed) => self.consider(from, signed)?,
+                Err(_) => Considered::Forged,
             };
-            // Refused here may be early or late there; nobody is at fault.
-            self.admit(transaction, false)?.ok();
+            match considered {
+                // Refused here may be early or late there; nobody is at fault.
+                Considered::Known | Considered::Taken(_) | Considered::Useless => {}
+                Considered::Forged => {
+                    let fact = "gave a transaction that is not one";
+                    self.out.push(Effect::Penalize { peer: from.clone(), fact });
+                    return Ok(());
+                }
+            }
         }
         Ok(())
     }

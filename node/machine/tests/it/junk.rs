@@ -137,3 +137,55 @@ fn a_double_vote_is_proven_on_the_ledger_and_punished() {
     let record = tiltyard_ledger::query::validator(&disk.state, &culprit).unwrap().unwrap();
     assert_eq!(record.standing, tiltyard_proto::state::Standing::Tombstoned);
 }
+
+/// A transfer by an account, altered before it is signed.
+fn altered(world: &World, seed: u8, alter: impl Fn(&mut Transaction)) -> SignedTransaction {
+    let mut transaction = world.transfer(seed, 0, account(9).public(), 5).into_signed().transaction;
+    alter(&mut transaction);
+    transaction.sender = account(seed).public();
+    transaction.sign(&account(seed).signer(world.genesis.hash())).into_signed()
+}
+
+#[test]
+fn junk_of_every_kind_leaves_no_trace() {
+    let mut world = quiet();
+    let kinds = [
+        altered(&world, 77, |_| {}),
+        altered(&world, 2, |t| t.nonce = Nonce::new(1_000_000)),
+        altered(&world, 2, |t| t.fee = MicroCredits::new(1)),
+        altered(&world, 2, |t| t.fee = MicroCredits::new(u64::MAX)),
+        altered(&world, 2, |t| t.valid_until = Height::new(0)),
+        altered(&world, 2, |t| t.valid_until = Height::new(1_000_000)),
+    ];
+    for round in 0..500u32 {
+        for (kind, junk) in kinds.iter().enumerate() {
+            let mut junk = junk.clone();
+            // Another frame each time, as a flood would be; the state refuses it before its signature is looked at.
+            junk.signature = Signature::from_bytes([u8::try_from(round % 251).unwrap(); 64]);
+            let frame = GossipMessage::Transactions(Topic::Transactions, vec![junk; 20]);
+            assert_eq!(verdict(&mut world, frame), Acceptance::Ignore, "kind {kind}");
+        }
+    }
+    let status = world.nodes[0].machine.as_ref().unwrap().status();
+    assert_eq!((status.pending_transactions, status.pending_bytes), (0, 0));
+    // 60,000 pieces of junk later the same peer's budget is gone: even a good one waits for it to grow back.
+    let good = world.transfer(2, 0, account(9).public(), 5).into_signed();
+    let frame = || GossipMessage::Transactions(Topic::Transactions, vec![good.clone()]);
+    assert_eq!(verdict(&mut world, frame()), Acceptance::Ignore);
+    world.run(1_000);
+    assert_eq!(verdict(&mut world, frame()), Acceptance::Accept);
+}
+
+#[test]
+fn a_frame_with_junk_is_not_forwarded_and_its_good_part_goes_on_once() {
+    let mut world = quiet();
+    let good = world.transfer(2, 0, account(9).public(), 5).into_signed();
+    let junk = altered(&world, 77, |_| {});
+    let mixed = GossipMessage::Transactions(Topic::Transactions, vec![junk, good.clone()]);
+    assert_eq!(verdict(&mut world, mixed.clone()), Acceptance::Ignore);
+    assert_eq!(world.nodes[0].machine.as_ref().unwrap().status().pending_transactions, 1);
+    let alone = GossipMessage::Transactions(Topic::Transactions, vec![good]);
+    for again in [mixed, alone] {
+        assert_eq!(verdict(&mut world, again), Acceptance::Ignore, "what is known goes no further");
+    }
+}

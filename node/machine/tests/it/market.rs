@@ -135,7 +135,7 @@ pub(crate) fn evaluated(
     JobOutcome::Evaluated { row: Row::Scores((0..spec.evaluation.examples).map(cell).collect()) }
 }
 
-fn post(world: &mut World) -> TaskId {
+pub(crate) fn post(world: &mut World) -> TaskId {
     let requester = world.nodes[REQUESTER].seed;
     world.give(REQUESTER, Input::KeepKey { ciphertext: spec().evaluation.ciphertext.root, key: KEY });
     let transaction = world.sign(requester, 0, Action::Post(Box::new(spec())));
@@ -144,7 +144,7 @@ fn post(world: &mut World) -> TaskId {
     task
 }
 
-fn verdict(world: &World, at: usize, task: &TaskId) -> Option<Verdict> {
+pub(crate) fn verdict(world: &World, at: usize, task: &TaskId) -> Option<Verdict> {
     query::verdict(&world.nodes[at].disk.borrow().state, task).unwrap()
 }
 
@@ -164,7 +164,7 @@ fn settled_world(seed: u64, trouble: impl Fn(&mut World)) -> (World, TaskId) {
 }
 
 /// The better the loss, the better the place, and the pot is paid.
-fn assert_ranks(world: &World, task: &TaskId) {
+pub(crate) fn assert_ranks(world: &World, task: &TaskId) {
     let disk = world.nodes[0].disk.borrow();
     let ranks: Vec<Option<u8>> = [6u8, 5, 7]
         .into_iter()

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::rc::Rc;
 
 use tiltyard_consensus::Now;
@@ -10,8 +11,7 @@ use tiltyard_ledger::memory::MemoryState;
 use tiltyard_ledger::{ReadError, StateRead};
 use tiltyard_machine::io::{Effect, Input, Job, JobId, JobOutcome, MessageToken, TimerId};
 use tiltyard_machine::roles::{JudgeConfig, MinerConfig, RoleConfig, RoleSecret};
-use tiltyard_machine::{Config, Event, JoinConfig, JoinState, Machine, MempoolLimits, Recovered};
-
+use tiltyard_machine::{Config, Durable, Event, JoinConfig, JoinState, Machine, MempoolLimits, Recovered};
 use tiltyard_proto::block::{Block, DecidedBlock};
 use tiltyard_proto::codec;
 use tiltyard_proto::genesis::{Genesis, GenesisValidator, Grant, Params};
@@ -30,7 +30,7 @@ use crate::snapshot::Snapshot;
 pub(crate) const EPOCH_MS: u64 = 1_800_000_000_000;
 
 /// What a node's store holds; survives crashes.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Disk {
     pub(crate) state: MemoryState,
     pub(crate) blocks: Vec<DecidedBlock>,
@@ -109,6 +109,8 @@ pub(crate) struct Node {
     pub(crate) part: Part,
     pub(crate) join: Option<JoinConfig>,
     pub(crate) disk: Rc<RefCell<Disk>>,
+    /// How far its vote journal is written in this life.
+    written: Durable,
     pub(crate) machine: Option<Machine<DiskState>>,
     /// Counts restarts: timers and answers of an earlier life are lost.
     life: u64,
@@ -271,6 +273,7 @@ impl World {
                 timers: BTreeMap::new(),
                 events: Vec::new(),
                 durable: 0,
+                written: Durable::at_start(),
                 crash_after: None,
                 stopped_signing: None,
                 penalties: Vec::new(),
@@ -300,6 +303,23 @@ impl World {
     fn at(&mut self, delay_ms: u64, due: Due) {
         self.serial += 1;
         self.due.insert((self.now_ms + delay_ms, self.serial), due);
+    }
+
+    /// Changes the network's parameters before anything has started.
+    pub(crate) fn with_params(mut self, change: impl FnOnce(&mut Params)) -> Self {
+        change(&mut self.genesis.params);
+        self.genesis.check().unwrap();
+        for at in 0..self.nodes.len() {
+            self.wipe(at);
+        }
+        self
+    }
+
+    /// Empties a node's disk: it holds genesis and nothing else.
+    pub(crate) fn wipe(&mut self, at: usize) {
+        let mut state = MemoryState::new();
+        state.apply(&tiltyard_ledger::genesis(&self.genesis).unwrap());
+        *self.nodes[at].disk.borrow_mut() = Disk { state, ..Disk::default() };
     }
 
     /// Starts every node that does not run.
@@ -340,6 +360,7 @@ impl World {
             genesis: self.genesis.clone(),
             peer: peer(at),
             validator: node.part.has_consensus_key().then(|| secret(node.seed)),
+            twin_wait: Blocks::new(2),
             account: account(node.seed),
             roles: RoleConfig {
                 judge: (node.part == Part::Validator).then_some(JudgeConfig { blob_bytes_max: 1 << 30 }),
@@ -352,6 +373,7 @@ impl World {
         let state = DiskState(Rc::clone(&node.disk));
         node.machine = Some(Machine::new(config, state, recovered, now).unwrap());
         node.life += 1;
+        node.written = Durable::at_start();
         node.timers.clear();
         self.give(at, Input::Start);
         for other in 0..self.nodes.len() {
@@ -416,8 +438,20 @@ impl World {
             Effect::SaveBody { block, height, bytes } => {
                 disk.borrow_mut().bodies.insert(block, (height, bytes));
             }
-            Effect::Journal(bytes) => disk.borrow_mut().journal.push(bytes),
-            Effect::ResetJournal(bytes) => disk.borrow_mut().journal = vec![bytes],
+            Effect::Journal(batch) => {
+                let written = batch.perform(|bytes| {
+                    disk.borrow_mut().journal.push(bytes.to_vec());
+                    Ok::<(), Infallible>(())
+                });
+                self.nodes[at].written = written.unwrap_or_else(|never| match never {});
+            }
+            Effect::ResetJournal(batch) => {
+                let written = batch.perform(|bytes| {
+                    disk.borrow_mut().journal = vec![bytes.to_vec()];
+                    Ok::<(), Infallible>(())
+                });
+                self.nodes[at].written = written.unwrap_or_else(|never| match never {});
+            }
             Effect::Commit(commit) => {
                 let mut disk = disk.borrow_mut();
                 let height = commit.decided.block.header.height;
@@ -442,6 +476,10 @@ impl World {
                 } else {
                     disk.roles.insert(key, value);
                 }
+            }
+            Effect::Say { topic, frame } => {
+                let bytes = frame.open(&self.nodes[at].written).expect("journal before vote");
+                self.publish(at, topic, &bytes);
             }
             Effect::BeginSnapshot { decided, cut } => {
                 let mut disk = disk.borrow_mut();

@@ -112,6 +112,7 @@ impl Oracle {
             | Event::TransactionDropped { .. }
             | Event::RoundStarted { .. }
             | Event::BlockRefused { .. }
+            | Event::Listening { .. }
             | Event::TaskDeclined { .. }
             | Event::Trouble { .. } => None,
         };

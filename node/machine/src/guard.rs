@@ -1,0 +1,282 @@
+//! Keeps a starting validator from contradicting what its key has said elsewhere: in a twin process that runs now, or in
+//! its own former life whose journal is lost or older than what it said (a restored backup).
+//!
+//! A node whose journal covers the height that comes next signs at once, and so does every node at genesis: a network
+//! that restarts as a whole does not wait for itself. Any other one listens first. Not protected: a backup of the very
+//! height that the network still works on, until something is heard that this node did not say.
+
+use tiltyard_consensus::{ConsensusInput, recorded_height};
+use tiltyard_ledger::StateRead;
+use tiltyard_proto::block::DecidedBlock;
+use tiltyard_proto::genesis::Params;
+use tiltyard_proto::units::{Blocks, Height};
+use tiltyard_proto::vote::{SignedVote, Vote, VoteKind};
+use tiltyard_proto::wire::ConsensusMessage;
+
+use crate::config::MachineError;
+use crate::event::Event;
+use crate::machine::Machine;
+
+/// What hearing one's own key means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// Of the life before this one, and nothing new.
+    Former,
+    /// The former life said more than the journal tells: listen longer.
+    Lost,
+    /// The key signs somewhere else, now.
+    Twin,
+}
+
+/// Whether a height may be signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// It may.
+    Sign,
+    /// Not now: not before this height, or, with a time, when nothing moves for so many milliseconds.
+    Wait { from: Height, quiet_ms: Option<u64> },
+}
+
+/// What a validator knows of what its key said before this run.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    wait: Blocks,
+    /// First height that was not decided here when the node opened.
+    opened_at: Height,
+    /// Height of the journal that was read back.
+    journal: Option<Height>,
+    /// Newest height at which the key said what the journal does not tell.
+    heard: Option<Height>,
+    /// First height listened to.
+    first: Option<Height>,
+    /// Newest height listened to, and since when.
+    newest: (Height, u64),
+    signing: bool,
+}
+
+impl Guard {
+    /// Makes the guard of a node that opens with `tip` decided and `journal` read back.
+    pub(crate) fn new(wait: Blocks, tip: Height, journal: &[Vec<u8>]) -> Self {
+        // A journal that cannot be read tells nothing; the start of its height says so, loudly.
+        let journal = recorded_height(journal).unwrap_or_default();
+        let newest = (Height::ZERO, 0);
+        Self { wait, opened_at: tip.next(), journal, heard: None, first: None, newest, signing: false }
+    }
+
+    /// Says whether the journal tells everything that the key may have said at `height` and before.
+    fn knows(&self, height: Height) -> bool {
+        if self.heard.is_some_and(|heard| heard >= height) {
+            return false;
+        }
+        match self.journal {
+            Some(journal) if journal == height => true,
+            // Nothing is said at a height before its first journal entry: an older journal shows that nothing was.
+            Some(journal) => self.heard.is_none() && height == self.opened_at && journal.next() == height,
+            None => self.heard.is_none() && self.opened_at == height && height == Height::ZERO.next(),
+        }
+    }
+
+    /// Says whether this run has signed, or was free to.
+    pub(crate) fn is_signing(&self) -> bool {
+        self.signing
+    }
+
+    /// Asks for leave to sign `height`, the one after the newest decided. The node is level with its peers.
+    pub(crate) fn ask(&mut self, height: Height, now_ms: u64, patience_ms: u64) -> Leave {
+        if self.signing || self.knows(height) {
+            self.signing = true;
+            return Leave::Sign;
+        }
+        let first = *self.first.get_or_insert(height);
+        if self.newest.0 != height {
+            self.newest = (height, now_ms);
+        }
+        let listened = first.plus(self.wait);
+        let from = match self.heard {
+            // Nothing up to the height after the last one that was heard.
+            Some(heard) => listened.max(heard.next().next()),
+            None => listened,
+        };
+        let quiet_since = now_ms.saturating_sub(self.newest.1);
+        let quiet = self.heard.is_none() && quiet_since >= patience_ms;
+        if height >= from || quiet {
+            self.signing = true;
+            return Leave::Sign;
+        }
+        let left = patience_ms.saturating_sub(quiet_since);
+        Leave::Wait { from, quiet_ms: self.heard.is_none().then_some(left) }
+    }
+
+    /// Notes that the key said something at `height` that this run did not say.
+    pub(crate) fn hear(&mut self, height: Height) -> Heard {
+        let known = self.journal.is_some_and(|journal| height <= journal) && !self.signing;
+        if height < self.opened_at || known {
+            return Heard::Former;
+        }
+        self.heard = self.heard.max(Some(height));
+        // The former life was over before this one listened; the height that ran then was the first or the one after.
+        let alive = self.first.is_some_and(|first| height > first.next());
+        if self.signing || alive { Heard::Twin } else { Heard::Lost }
+    }
+}
+
+/// How long nothing may move before a validator without journal signs: two rounds, and every voter repeats itself.
+pub(crate) fn patience_ms(params: &Params) -> u64 {
+    let parts = [
+        params.block_interval_ms,
+        params.propose_timeout_ms,
+        params.prevote_timeout_ms,
+        params.precommit_timeout_ms,
+        params.rebroadcast_ms,
+    ];
+    parts.into_iter().map(u64::from).fold(0, u64::saturating_add).saturating_mul(2)
+}
+
+impl<S: StateRead> Machine<S> {
+    /// Looks for own sayings in a checked message that this run did not say.
+    pub(crate) fn listen(&mut self, message: &ConsensusMessage) -> Result<(), MachineError> {
+        let unsaid = match message {
+            ConsensusMessage::Vote(vote) => self.unsaid(message, vote.vote.height),
+            ConsensusMessage::Proposal(signed) => self.unsaid(message, signed.proposal.height),
+            ConsensusMessage::Polka { proof, .. } | ConsensusMessage::RoundChange { proof, .. } => proof
+                .votes
+                .iter()
+                .find_map(|vote| self.unsaid(&ConsensusMessage::Vote(*vote), vote.vote.height)),
+        };
+        unsaid.map_or(Ok(()), |height| self.heard_itself(height))
+    }
+
+    /// Looks for an own signature under a decided block.
+    pub(crate) fn listen_to_block(&mut self, decided: &DecidedBlock) -> Result<(), MachineError> {
+        let certificate = &decided.certificate;
+        let set = &self.chain.tip.next_set;
+        let Some(agreement) = &self.agreement else { return Ok(()) };
+        let validator = agreement.key();
+        let signed = certificate.signed_by(set.members().len()).unwrap_or_default();
+        let own = set.find(&validator).and_then(|(at, _)| {
+            signed.iter().find(|(signer, _)| *signer == at).map(|(_, signature)| *signature)
+        });
+        let Some(signature) = own else { return Ok(()) };
+        let (height, round, block) = (certificate.height, certificate.round, Some(certificate.block));
+        let vote = Vote { kind: VoteKind::Precommit, height, round, block, validator };
+        let vote = ConsensusMessage::Vote(SignedVote { vote, signature });
+        self.unsaid(&vote, height).map_or(Ok(()), |height| self.heard_itself(height))
+    }
+
+    fn unsaid(&self, message: &ConsensusMessage, height: Height) -> Option<Height> {
+        let agreement = self.agreement.as_ref()?;
+        (!agreement.consensus.has_said(message)).then_some(height)
+    }
+
+    fn heard_itself(&mut self, height: Height) -> Result<(), MachineError> {
+        let Some(agreement) = &mut self.agreement else { return Ok(()) };
+        match agreement.guard.hear(height) {
+            Heard::Former | Heard::Lost => Ok(()),
+            Heard::Twin if self.halted => Ok(()),
+            Heard::Twin => {
+                let key = agreement.key();
+                self.agree(ConsensusInput::Stop)?;
+                self.stop_signing(format!(
+                    "key {key} signed at height {height} what this node did not sign: it runs elsewhere too, or this \
+                     folder is an older copy; stop the other one, then start this node again"
+                ));
+                Ok(())
+            }
+        }
+    }
+
+    /// Says once that this validator listens before it signs.
+    pub(crate) fn tell_listening(&mut self, from: Height) {
+        let Some(agreement) = &mut self.agreement else { return };
+        if agreement.told_listening != Some(from) {
+            agreement.told_listening = Some(from);
+            self.notify(Event::Listening { height: self.chain.tip.height, from });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUIET: u64 = 1_000;
+
+    fn height(value: u64) -> Height {
+        Height::new(value)
+    }
+
+    /// A guard that opened at `tip` with a journal of a height.
+    fn guard(tip: u64, journal: Option<u64>) -> Guard {
+        let mut guard = Guard::new(Blocks::new(2), height(tip), &[]);
+        guard.journal = journal.map(height);
+        guard
+    }
+
+    fn waits(from: u64, quiet_ms: Option<u64>) -> Leave {
+        Leave::Wait { from: height(from), quiet_ms }
+    }
+
+    #[test]
+    fn genesis_and_an_intact_journal_sign_at_once() {
+        assert_eq!(guard(0, None).ask(height(1), 0, QUIET), Leave::Sign);
+        assert_eq!(guard(9, Some(10)).ask(height(10), 0, QUIET), Leave::Sign, "in the middle of a height");
+        assert_eq!(guard(9, Some(9)).ask(height(10), 0, QUIET), Leave::Sign, "nothing was said of 10");
+        assert_eq!(
+            guard(8, Some(10)).ask(height(10), 0, QUIET),
+            Leave::Sign,
+            "its log lost a block, not its journal"
+        );
+    }
+
+    #[test]
+    fn a_wiped_or_older_folder_listens_for_two_heights() {
+        for (tip, journal) in [(0, None), (9, None), (9, Some(7)), (9, Some(10)), (40, Some(41))] {
+            let mut guard = guard(tip, journal);
+            assert_eq!(guard.ask(height(50), 0, QUIET), waits(52, Some(QUIET)), "{tip} {journal:?}");
+            assert_eq!(guard.ask(height(51), 100, QUIET), waits(52, Some(QUIET)));
+            assert_eq!(guard.ask(height(51), 300, QUIET), waits(52, Some(QUIET - 200)));
+            assert_eq!(guard.ask(height(52), 400, QUIET), Leave::Sign);
+        }
+    }
+
+    #[test]
+    fn a_network_that_lost_all_its_journals_starts_when_it_has_been_quiet() {
+        let mut guard = guard(9, None);
+        assert_eq!(guard.ask(height(10), 5_000, QUIET), waits(12, Some(QUIET)));
+        assert_eq!(guard.ask(height(10), 5_999, QUIET), waits(12, Some(1)));
+        assert_eq!(guard.ask(height(10), 6_000, QUIET), Leave::Sign);
+    }
+
+    #[test]
+    fn nothing_is_signed_up_to_one_height_after_the_last_one_heard() {
+        let mut guard = guard(9, None);
+        assert_eq!(guard.hear(height(48)), Heard::Lost, "under a block that was fetched");
+        assert_eq!(guard.ask(height(49), 0, QUIET), waits(51, None), "and no quiet time ends it");
+        assert_eq!(guard.hear(height(50)), Heard::Lost, "still the former life's words");
+        assert_eq!(guard.ask(height(50), 9_000, QUIET), waits(52, None));
+        assert_eq!(guard.ask(height(51), 9_000, QUIET), waits(52, None));
+        assert_eq!(guard.ask(height(52), 9_000, QUIET), Leave::Sign);
+    }
+
+    #[test]
+    fn a_key_that_goes_on_signing_is_a_twin() {
+        let mut listening = guard(9, None);
+        listening.ask(height(49), 0, QUIET);
+        assert_eq!(listening.hear(height(51)), Heard::Twin);
+        let mut signing = guard(9, Some(10));
+        signing.ask(height(10), 0, QUIET);
+        assert_eq!(signing.hear(height(9)), Heard::Former);
+        assert_eq!(
+            signing.hear(height(10)),
+            Heard::Twin,
+            "a vote of the running height that its journal lacks"
+        );
+    }
+
+    #[test]
+    fn what_the_journal_tells_is_no_news() {
+        let mut guard = guard(9, Some(10));
+        assert_eq!(guard.hear(height(10)), Heard::Former, "its own vote, before the replay");
+        assert_eq!(guard.ask(height(10), 0, QUIET), Leave::Sign);
+    }
+}
