@@ -16,6 +16,10 @@ pub(crate) enum HomeError {
     Exists { path: PathBuf },
     #[error("{} is used by another running node; stop it first, or give this one its own folder", path.display())]
     Locked { path: PathBuf },
+    #[error(
+        "{} can be read by others (mode {mode:o}); if nobody did, run: chmod 600 {}", path.display(), path.display()
+    )]
+    Shared { path: PathBuf, mode: u32 },
     #[error("{} is malformed: {fact}; restore it from your backup", path.display())]
     Malformed { path: PathBuf, fact: &'static str },
 }
@@ -176,6 +180,16 @@ pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
     file.sync_all().map_err(HomeError::io("sync", path))
 }
 
+/// Refuses a secret file that its group or others may read or change.
+pub(crate) fn refuse_shared(path: &Path) -> Result<(), HomeError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = fs::metadata(path).map_err(HomeError::io("open", path))?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(HomeError::Shared { path: path.to_owned(), mode });
+    }
+    Ok(())
+}
+
 /// Reads a whole file of at most `max` bytes.
 pub(crate) fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, HomeError> {
     use std::io::Read as _;
@@ -201,6 +215,7 @@ fn secret_hex(path: &Path) -> Result<[u8; 32], HomeError> {
         write_secret(path, hex::encode(drawn).as_bytes())?;
         return Ok(drawn);
     }
+    refuse_shared(path)?;
     let text = read_bounded(path, 256)?;
     let mut out = [0u8; 32];
     hex::decode_to_slice(text.trim_ascii(), &mut out)

@@ -76,9 +76,10 @@ pub(crate) fn read(path: &Path, password: &PasswordSource) -> Result<SecretKey, 
     }
 }
 
-/// Reads the file without opening it.
+/// Reads the file without opening it; refuses one that others than its owner can read.
 pub(crate) fn parse(path: &Path) -> Result<Keystore, KeyFileError> {
-    let bytes = home::read_bounded(path, KEYSTORE_BYTES_MAX)?;
+    home::refuse_shared(path)?;
+    let bytes = Zeroizing::new(home::read_bounded(path, KEYSTORE_BYTES_MAX)?);
     Keystore::parse(&bytes).map_err(|source| KeyFileError::Keystore { path: path.to_owned(), source })
 }
 
@@ -134,6 +135,21 @@ mod tests {
         std::fs::write(&file, "correct horse\n").expect("written");
         let opened = read(&path, &PasswordSource { file: Some(file) }).expect("right");
         assert_eq!(opened.public(), secret.public());
+    }
+
+    #[test]
+    fn key_file_that_others_can_read_is_refused_with_the_remedy() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("validator.key");
+        write(&path, &SecretKey::from_seed(&[9; 32]), None).expect("written");
+        for mode in [0o604, 0o640, 0o620, 0o602] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("it is ours");
+            let error = read(&path, &PasswordSource::default()).expect_err("shared").to_string();
+            assert!(error.contains("chmod 600") && error.contains("validator.key"), "{error}");
+        }
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
+        assert!(read(&path, &PasswordSource::default()).is_ok());
     }
 
     #[test]

@@ -170,6 +170,9 @@ pub(super) async fn validators(State(app): State<App>) -> Result<Json<Value>, Re
                 "peer": tiltyard_net::peer_text(&tiltyard_proto::wire::Peer::new(record.peer.to_vec())),
                 "addresses": record.addresses,
                 "payout": record.payout,
+                "payout_change": record.payout_change.map(|change| json!({ "to": change.to, "from": change.from })),
+                "unbonding": record.unbonding.iter().fold(0, |sum, part| part.amount.get().saturating_add(sum)),
+                "missed": query::attendance(&view, &key)?.missed,
                 "duties": record.duties,
             }));
         }

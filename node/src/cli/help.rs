@@ -50,9 +50,30 @@ pub(super) const WALLET: &str = "Examples:
   tiltyard wallet import account.backup";
 
 pub(super) const VALIDATOR: &str = "Examples:
+  tiltyard validator status
   tiltyard validator bond 1000
   tiltyard validator unbond 500
-  tiltyard validator unjail";
+  tiltyard validator unjail
+  tiltyard validator set --address /ip4/203.0.113.7/tcp/26900";
+
+pub(super) const VALIDATOR_STATUS: &str = "Examples:
+  tiltyard validator status
+  tiltyard validator status --key 9c07… --json";
+
+pub(super) const VALIDATOR_SET: &str =
+    "The payout account receives judges' pay, subsidy and released stake. Keep its key
+on another machine: a thief of the validator key cannot redirect it before the delay is over.
+
+Examples:
+  tiltyard validator set --address /ip4/203.0.113.7/tcp/26900
+  tiltyard validator set --address /ip4/203.0.113.7/tcp/26900 --payout 9c07…";
+
+pub(super) const VALIDATOR_REVOKE: &str =
+    "Run it from the folder that holds the payout account's key, through any node.
+
+Examples:
+  tiltyard validator revoke 41d2…
+  tiltyard validator revoke 41d2… --unbond --url http://127.0.0.1:26980";
 
 pub(super) const BLOB: &str = "Examples:
   tiltyard blob add --kind base ./base

@@ -394,6 +394,8 @@ fn spawn(work: Work, folder: &Path) -> Result<Child, RunnerError> {
         .arg(folder)
         .env(PARENT_VARIABLE, std::process::id().to_string())
         .env("RAYON_NUM_THREADS", "1")
+        // A job needs no key: it must not inherit what opens them.
+        .env_remove(crate::keyfile::PASSWORD_VARIABLE)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

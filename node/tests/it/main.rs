@@ -4,6 +4,7 @@ mod bad_input;
 mod database;
 mod kill;
 mod network;
+mod secrets;
 mod trainer;
 mod wallet;
 mod world;

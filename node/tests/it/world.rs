@@ -47,6 +47,14 @@ impl Member {
     }
 
     pub(crate) fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
+    pub(crate) fn start_with(&mut self, more: &[&str]) {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -54,6 +62,7 @@ impl Member {
             .expect("a log file");
         let child = Command::new(env!("CARGO_BIN_EXE_tiltyard"))
             .args(["run", "--dir", self.dir()])
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
