@@ -6,6 +6,7 @@
 mod bench;
 mod chaos;
 mod join;
+mod junk;
 mod restart;
 mod run;
 
@@ -26,6 +27,7 @@ const EXAMPLES: &str = "Examples:
   tiltyard-testnet run
   tiltyard-testnet run --report report.json --seed 7
   tiltyard-testnet run --validators 7 --miners 5 --tasks 3 --keep ./net
+  tiltyard-testnet junk --rate 10000 --seconds 60
   tiltyard-testnet chaos --seed 3 --faults 20
   tiltyard-testnet bench latency --seconds 60";
 
@@ -43,6 +45,8 @@ enum Command {
     Sim(sim::Options),
     /// Runs real validators under seeded faults and audits their history.
     Chaos(chaos::Options),
+    /// Floods a network of real processes with junk transactions and measures what honest ones feel.
+    Junk(junk::Options),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&options),
         Command::Sim(options) => sim::run(&options),
         Command::Chaos(options) => chaos::run(&options),
+        Command::Junk(options) => junk::run(&options),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -138,7 +138,7 @@ fn assemble(
     })
 }
 
-fn key(seed: Seed, name: &str, kind: &str) -> SecretKey {
+pub(crate) fn key(seed: Seed, name: &str, kind: &str) -> SecretKey {
     SecretKey::from_seed(&seed.bytes(&format!("key/{name}/{kind}")))
 }
 
