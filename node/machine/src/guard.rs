@@ -1,8 +1,8 @@
 //! Keeps a starting validator from contradicting what its key has said elsewhere: in a twin process that runs now, or in
 //! its own former life whose journal is lost or older than what it said (a restored backup).
 //!
-//! A node whose journal covers the height that comes next signs at once, and so does every node at genesis: a network
-//! that restarts as a whole does not wait for itself. Any other one listens first. Not protected: a backup of the very
+//! A node whose journal ends where its log ends signs at once, unless it hears what it did not say, and so does every node
+//! at genesis: a restart costs nothing, and a network does not wait for itself. Any other one listens first. Not protected: a backup of the very
 //! height that the network still works on, until something is heard that this node did not say.
 
 use tiltyard_consensus::{ConsensusInput, recorded_height};
@@ -70,8 +70,11 @@ impl Guard {
         }
         match self.journal {
             Some(journal) if journal == height => true,
-            // Nothing is said at a height before its first journal entry: an older journal shows that nothing was.
-            Some(journal) => self.heard.is_none() && height == self.opened_at && journal.next() == height,
+            // Nothing is said at a height before its first journal entry: a journal that ends where the log ends tells
+            // all, unless the key is heard where it says nothing.
+            Some(journal) => {
+                self.heard.is_none() && (journal == self.opened_at || journal.next() == self.opened_at)
+            }
             None => self.heard.is_none() && self.opened_at == height && height == Height::ZERO.next(),
         }
     }
@@ -220,6 +223,7 @@ mod tests {
     fn genesis_and_an_intact_journal_sign_at_once() {
         assert_eq!(guard(0, None).ask(height(1), 0, QUIET), Leave::Sign);
         assert_eq!(guard(9, Some(10)).ask(height(10), 0, QUIET), Leave::Sign, "in the middle of a height");
+        assert_eq!(guard(9, Some(10)).ask(height(50), 0, QUIET), Leave::Sign, "it was down and said nothing since");
         assert_eq!(guard(9, Some(9)).ask(height(10), 0, QUIET), Leave::Sign, "nothing was said of 10");
         assert_eq!(
             guard(8, Some(10)).ask(height(10), 0, QUIET),
@@ -230,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_wiped_or_older_folder_listens_for_two_heights() {
-        for (tip, journal) in [(0, None), (9, None), (9, Some(7)), (9, Some(10)), (40, Some(41))] {
+        for (tip, journal) in [(0, None), (9, None), (9, Some(7)), (9, Some(12))] {
             let mut guard = guard(tip, journal);
             assert_eq!(guard.ask(height(50), 0, QUIET), waits(52, Some(QUIET)), "{tip} {journal:?}");
             assert_eq!(guard.ask(height(51), 100, QUIET), waits(52, Some(QUIET)));
@@ -256,6 +260,15 @@ mod tests {
         assert_eq!(guard.ask(height(50), 9_000, QUIET), waits(52, None));
         assert_eq!(guard.ask(height(51), 9_000, QUIET), waits(52, None));
         assert_eq!(guard.ask(height(52), 9_000, QUIET), Leave::Sign);
+    }
+
+    #[test]
+    fn a_backup_whose_journal_fits_its_log_is_known_by_what_it_is_heard_to_have_said() {
+        let mut guard = guard(9, Some(10));
+        assert_eq!(guard.hear(height(10)), Heard::Former, "the journal tells of it");
+        assert_eq!(guard.hear(height(30)), Heard::Lost, "under a block that was fetched");
+        assert_eq!(guard.ask(height(50), 0, QUIET), waits(52, None));
+        assert_eq!(guard.ask(height(52), 0, QUIET), Leave::Sign);
     }
 
     #[test]
