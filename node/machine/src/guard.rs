@@ -223,7 +223,11 @@ mod tests {
     fn genesis_and_an_intact_journal_sign_at_once() {
         assert_eq!(guard(0, None).ask(height(1), 0, QUIET), Leave::Sign);
         assert_eq!(guard(9, Some(10)).ask(height(10), 0, QUIET), Leave::Sign, "in the middle of a height");
-        assert_eq!(guard(9, Some(10)).ask(height(50), 0, QUIET), Leave::Sign, "it was down and said nothing since");
+        assert_eq!(
+            guard(9, Some(10)).ask(height(50), 0, QUIET),
+            Leave::Sign,
+            "it was down and said nothing since"
+        );
         assert_eq!(guard(9, Some(9)).ask(height(10), 0, QUIET), Leave::Sign, "nothing was said of 10");
         assert_eq!(
             guard(8, Some(10)).ask(height(10), 0, QUIET),
