@@ -51,6 +51,8 @@ pub(crate) struct Content {
     /// Height of the block that the state is after.
     pub(crate) state_height: u64,
     pub(crate) journal: Vec<Rc<Vec<u8>>>,
+    /// The vote journal of the height before; read by a planted bug alone.
+    before: Vec<Rc<Vec<u8>>>,
     pub(crate) bodies: BTreeMap<BlockHash, (Height, Rc<Vec<u8>>)>,
     pub(crate) roles: BTreeMap<Vec<u8>, Vec<u8>>,
 }
@@ -67,7 +69,9 @@ impl Content {
                 self.bodies.insert(*block, (*height, Rc::clone(bytes)));
             }
             Write::Journal(bytes) => self.journal.push(Rc::clone(bytes)),
-            Write::ResetJournal(bytes) => self.journal = vec![Rc::clone(bytes)],
+            Write::ResetJournal(bytes) => {
+                self.before = core::mem::replace(&mut self.journal, vec![Rc::clone(bytes)]);
+            }
             Write::Commit(decided, commit) => {
                 self.blocks.push(Rc::clone(decided));
                 self.state.apply(&commit.changes);
@@ -199,9 +203,12 @@ impl Disk {
         let recovered = Recovered {
             tip: content.blocks.last().map(|decided| decided.as_ref().clone()),
             journal: match bug {
-                Some(Bug::ForgottenJournal) => Vec::new(),
-                Some(_) | None => content.journal.iter().map(|bytes| bytes.to_vec()).collect(),
-            },
+                Some(Bug::ForgottenJournal) => &content.before,
+                Some(_) | None => &content.journal,
+            }
+            .iter()
+            .map(|bytes| bytes.to_vec())
+            .collect(),
             bodies: content
                 .bodies
                 .iter()

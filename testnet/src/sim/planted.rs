@@ -11,7 +11,7 @@ use super::shape::Shape;
 pub enum Bug {
     /// Everything of a step is sent before anything of it is written.
     SendBeforeWrite,
-    /// The vote journal is not read at a restart.
+    /// A restart reads the vote journal of the height before. (Without any journal the node would not sign at once.)
     ForgottenJournal,
     /// Proposed bodies are not kept.
     DroppedBodies,
