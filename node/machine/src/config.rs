@@ -23,6 +23,7 @@ pub struct Config {
     /// Consensus key; none for nodes that do not validate.
     pub validator: Option<SecretKey>,
     /// Heights that a validator listens to before it signs, where its journal does not tell what its key said before.
+    /// 0 turns the protection off: for simulated liars, who hear what they said themselves.
     pub twin_wait: Blocks,
     /// Account that mines and posts.
     pub account: SecretKey,

@@ -86,7 +86,7 @@ impl Guard {
 
     /// Asks for leave to sign `height`, the one after the newest decided. The node is level with its peers.
     pub(crate) fn ask(&mut self, height: Height, now_ms: u64, patience_ms: u64) -> Leave {
-        if self.signing || self.knows(height) {
+        if self.wait == Blocks::ZERO || self.signing || self.knows(height) {
             self.signing = true;
             return Leave::Sign;
         }
@@ -113,7 +113,7 @@ impl Guard {
     /// Notes that the key said something at `height` that this run did not say.
     pub(crate) fn hear(&mut self, height: Height) -> Heard {
         let known = self.journal.is_some_and(|journal| height <= journal) && !self.signing;
-        if height < self.opened_at || known {
+        if self.wait == Blocks::ZERO || height < self.opened_at || known {
             return Heard::Former;
         }
         self.heard = self.heard.max(Some(height));

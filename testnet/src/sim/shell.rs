@@ -70,7 +70,7 @@ impl World {
             genesis: self.genesis.clone(),
             peer: peer(node),
             validator: Some(secret(CONSENSUS, node)),
-            twin_wait: Blocks::new(2),
+            twin_wait: Blocks::new(if self.plan.is_honest(node) { 2 } else { 0 }),
             account: secret(ACCOUNT, node),
             roles: RoleConfig {
                 judge: Some(JudgeConfig { blob_bytes_max: BLOB_BYTES_MAX }),
