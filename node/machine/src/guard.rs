@@ -51,7 +51,8 @@ pub(crate) struct Guard {
     first: Option<Height>,
     /// Newest height listened to, and since when.
     newest: (Height, u64),
-    signing: bool,
+    /// First height that this run was free to sign.
+    began: Option<Height>,
 }
 
 impl Guard {
@@ -60,7 +61,7 @@ impl Guard {
         // A journal that cannot be read tells nothing; the start of its height says so, loudly.
         let journal = recorded_height(journal).unwrap_or_default();
         let newest = (Height::ZERO, 0);
-        Self { wait, opened_at: tip.next(), journal, heard: None, first: None, newest, signing: false }
+        Self { wait, opened_at: tip.next(), journal, heard: None, first: None, newest, began: None }
     }
 
     /// Says whether the journal tells everything that the key may have said at `height` and before.
@@ -81,13 +82,13 @@ impl Guard {
 
     /// Says whether this run has signed, or was free to.
     pub(crate) fn is_signing(&self) -> bool {
-        self.signing
+        self.began.is_some()
     }
 
     /// Asks for leave to sign `height`, the one after the newest decided. The node is level with its peers.
     pub(crate) fn ask(&mut self, height: Height, now_ms: u64, patience_ms: u64) -> Leave {
-        if self.wait == Blocks::ZERO || self.signing || self.knows(height) {
-            self.signing = true;
+        if self.wait == Blocks::ZERO || self.began.is_some() || self.knows(height) {
+            self.began.get_or_insert(height);
             return Leave::Sign;
         }
         let first = *self.first.get_or_insert(height);
@@ -103,7 +104,7 @@ impl Guard {
         let quiet_since = now_ms.saturating_sub(self.newest.1);
         let quiet = self.heard.is_none() && quiet_since >= patience_ms;
         if height >= from || quiet {
-            self.signing = true;
+            self.began = Some(height);
             return Leave::Sign;
         }
         let left = patience_ms.saturating_sub(quiet_since);
@@ -112,14 +113,22 @@ impl Guard {
 
     /// Notes that the key said something at `height` that this run did not say.
     pub(crate) fn hear(&mut self, height: Height) -> Heard {
-        let known = self.journal.is_some_and(|journal| height <= journal) && !self.signing;
-        if self.wait == Blocks::ZERO || height < self.opened_at || known {
+        if self.wait == Blocks::ZERO {
             return Heard::Former;
         }
-        self.heard = self.heard.max(Some(height));
-        // The former life was over before this one listened; the height that ran then was the first or the one after.
-        let alive = self.first.is_some_and(|first| height > first.next());
-        if self.signing || alive { Heard::Twin } else { Heard::Lost }
+        let known = height < self.opened_at || self.journal.is_some_and(|journal| height <= journal);
+        match self.began {
+            Some(began) if height >= began => Heard::Twin,
+            // Words of the former life that come late: nothing is signed at their heights any more.
+            Some(_) => Heard::Former,
+            None if known => Heard::Former,
+            None => {
+                self.heard = self.heard.max(Some(height));
+                // The former life was over before this one listened; the height that ran then was the first or the next.
+                let alive = self.first.is_some_and(|first| height > first.next());
+                if alive { Heard::Twin } else { Heard::Lost }
+            }
+        }
     }
 }
 
@@ -288,6 +297,14 @@ mod tests {
             Heard::Twin,
             "a vote of the running height that its journal lacks"
         );
+    }
+
+    #[test]
+    fn an_echo_of_the_former_life_is_no_twin() {
+        let mut guard = guard(9, Some(10));
+        guard.ask(height(12), 0, QUIET);
+        assert_eq!(guard.hear(height(10)), Heard::Former, "its height is decided");
+        assert_eq!(guard.hear(height(12)), Heard::Twin);
     }
 
     #[test]
