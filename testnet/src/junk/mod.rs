@@ -55,7 +55,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         keep: None,
         binary: options.binary.clone(),
         assets: None,
-        tokens: 1_000,
+        base: None,
+        tokens: None,
     };
     let mut network = layout::lay_out(&layout, Seed(1), scratch.path())?;
     for node in network.all_mut() {
