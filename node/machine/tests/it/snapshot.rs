@@ -17,7 +17,7 @@ use crate::world::Disk;
 const WEIGHT: usize = 200;
 
 /// A snapshot in memory.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
     cut: SnapshotCut,
     chunks: Vec<SnapshotChunk>,
