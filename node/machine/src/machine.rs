@@ -89,7 +89,8 @@ impl<S: StateRead> Machine<S> {
     /// # Errors
     /// [`MachineError`] when genesis is refused or the state cannot be read.
     pub fn new(config: Config, state: S, recovered: Recovered, now: Now) -> Result<Self, MachineError> {
-        let Config { genesis, peer: _, validator, twin_wait, account, roles, role_secret, mempool, join } = config;
+        let Config { genesis, peer: _, validator, twin_wait, account, roles, role_secret, mempool, join } =
+            config;
         genesis.check()?;
         let hash = genesis.hash();
         let tip = Tip::read(&genesis, &state, recovered.tip.as_ref())?;
