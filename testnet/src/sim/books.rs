@@ -32,14 +32,25 @@ impl Books {
         }
     }
 
-    /// Books a transaction of a block.
-    pub(crate) fn enter(&mut self, signed: &SignedTransaction, took_effect: bool) {
+    /// Books a transaction of a block. Stake that is to return to another account leaves the key when it is unbonded.
+    pub(crate) fn enter(
+        &mut self,
+        signed: &SignedTransaction,
+        took_effect: bool,
+        state: &dyn StateRead,
+    ) -> Result<(), ReadError> {
         let body = &signed.transaction;
+        if let (true, Action::Unbond { stake }) = (took_effect, &body.action)
+            && query::validator(state, &body.sender)?.is_some_and(|record| record.payout != body.sender)
+        {
+            self.add(&body.sender, -stake.to_micro_credits().map_or(0, amount));
+        }
         self.add(&body.sender, -amount(body.fee));
         if let (true, Action::Transfer { to, amount: moved }) = (took_effect, &body.action) {
             self.add(&body.sender, -amount(*moved));
             self.add(to, amount(*moved));
         }
+        Ok(())
     }
 
     /// Compares with a state. Returns the first key that does not have what it must.
@@ -48,7 +59,9 @@ impl Books {
             let mut held = amount(query::account(state, key)?.balance);
             if let Some(record) = query::validator(state, key)? {
                 held += record.stake.to_micro_credits().map_or(0, amount);
-                held += record.unbonding.iter().map(|leaving| amount(leaving.amount)).sum::<i128>();
+                if record.payout == *key {
+                    held += record.unbonding.iter().map(|leaving| amount(leaving.amount)).sum::<i128>();
+                }
             }
             if held != *expected {
                 return Ok(Some(format!("{} has {held}, its transactions leave {expected}", key.short())));

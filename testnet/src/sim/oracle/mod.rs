@@ -224,7 +224,9 @@ impl Oracle {
     fn check_books(&mut self, height: u64, commit: &Commit, content: &Content) {
         let transactions = &commit.decided.block.body.transactions;
         for (signed, (_, took_effect)) in transactions.iter().zip(&commit.outcomes) {
-            self.books.enter(signed, *took_effect);
+            if let Err(error) = self.books.enter(signed, *took_effect, content) {
+                return self.say(Violation::Supply { height, fact: error.to_string() });
+            }
         }
         match self.books.compare(content) {
             Ok(None) => {}
