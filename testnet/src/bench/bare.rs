@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_bytes::ByteBuf;
-use tiltyard_consensus::{Consensus, ConsensusInput, ConsensusOutput, ConsensusTimer, Judged, Timeouts};
+use tiltyard_consensus::{
+    Consensus, ConsensusInput, ConsensusOutput, ConsensusTimer, Durable, Judged, Timeouts,
+};
 use tiltyard_net::{Limits, Net, NetConfig, NetEvent, NetHandle, NoBlobs, Target};
 use tiltyard_proto::block::{Block, DecidedBlock};
 use tiltyard_proto::certificate::Certificate;
@@ -21,7 +23,7 @@ use tiltyard_proto::genesis::Genesis;
 use tiltyard_proto::keys::{SecretKey, Signer, Verifier};
 use tiltyard_proto::units::{Height, Round};
 use tiltyard_proto::validators::ValidatorSet;
-use tiltyard_proto::wire::{Acceptance, BodyFrame, ConsensusFrame, ConsensusMessage, GossipMessage, Topic};
+use tiltyard_proto::wire::{Acceptance, BodyFrame, ConsensusMessage, GossipMessage, Topic};
 use tiltyard_store::journal::Journal;
 use tiltyard_store::{ChainStore as _, CommitRef, Store, StoreOptions};
 use tokio::runtime::{Handle, Runtime};
@@ -98,6 +100,8 @@ struct Member {
     events: mpsc::Receiver<NetEvent>,
     handle: Handle,
     journal: Journal,
+    /// How far the journal is on disk.
+    written: Durable,
     store: Option<Store>,
     chain: Arc<Vec<Prepared>>,
     height: Height,
@@ -155,6 +159,7 @@ impl Member {
             events,
             handle: handle.clone(),
             journal: Journal::open(folder, &network)?.0,
+            written: Durable::at_start(),
             store,
             chain: Arc::clone(chain),
             height: Height::new(1),
@@ -313,12 +318,16 @@ impl Member {
     fn feed(&mut self, input: ConsensusInput) -> Result<()> {
         for output in self.consensus.handle(input) {
             match output {
-                ConsensusOutput::Journal { fresh: true, bytes } => self.journal.reset(&bytes)?,
-                ConsensusOutput::Journal { fresh: false, bytes } => self.journal.append(&bytes)?,
+                ConsensusOutput::Journal { fresh: true, batch } => {
+                    self.written = batch.perform(|bytes| self.journal.reset(bytes))?;
+                }
+                ConsensusOutput::Journal { fresh: false, batch } => {
+                    self.written = batch.perform(|bytes| self.journal.append(bytes))?;
+                }
                 ConsensusOutput::Publish { message, again } => {
                     let counter = self.next_counter(again);
-                    let frame = ConsensusFrame { counter, message };
-                    self.net.publish(Topic::Consensus, codec::encode(&frame))?;
+                    let frame = message.into_frame(counter).open(&self.written)?;
+                    self.net.publish(Topic::Consensus, frame)?;
                 }
                 ConsensusOutput::Build { height, round } => {
                     self.publish_body(round, false)?;
