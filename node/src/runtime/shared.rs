@@ -224,6 +224,7 @@ const fn event_name(event: &Event) -> &'static str {
         Event::RoundStarted { .. } => "round-started",
         Event::Equivocation { .. } => "equivocation",
         Event::BlockRefused { .. } => "block-refused",
+        Event::Listening { .. } => "listening",
         Event::Trouble { .. } => "trouble",
     }
 }
