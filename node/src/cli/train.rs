@@ -62,7 +62,7 @@ pub(crate) struct Train {
     /// Which columns to take, as in prompt=question,completion=answer.
     #[arg(long, value_name = "OURS=THEIRS,…", default_value = "")]
     columns: String,
-    /// search, fixed:<preset>, fixed:<file> or external:<command>.
+    /// `search`, `fixed:PRESET`, `fixed:FILE` or `external:COMMAND`.
     #[arg(long, default_value = "search")]
     strategy: String,
     /// Tokens to train on at most; by default 20 times the training rows for a search, else as the recipe says.
