@@ -172,7 +172,7 @@ fn lay_out(
         "sync": if joins { "snapshot" } else { "blocks" },
         "network": { "listen": [multiaddr(listen_port)], "bootstrap": peers },
         "api": { "listen": format!("127.0.0.1:{api_port}") },
-        "storage": { "snapshot_every": 0 },
+        "storage": { "snapshot_every": 0, "keep_blocks": 0 },
     });
     let text = toml::to_string(&config).context("cannot write a configuration")?;
     fs::write(place.dir.join("config.toml"), text).context("cannot write a configuration")

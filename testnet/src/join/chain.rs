@@ -10,10 +10,12 @@ use tiltyard_proto::genesis::{Genesis, GenesisValidator, Grant, Params};
 use tiltyard_proto::keys::SecretKey;
 use tiltyard_proto::transaction::{Action, Transaction, VerifiedTransaction};
 use tiltyard_proto::units::{Blocks, Height, MicroCredits, Nonce, Round, Stake, UnixMillis};
-use tiltyard_store::{ChainRead, ChainStore, CommitRef, StateOptions, Store, StoreOptions};
+use tiltyard_store::{ChainRead, ChainStore, CommitRef, StateOptions, Store, StoreOptions, admin};
 
 /// Transfers of a block: as many as fit a megabyte.
 const TRANSFERS: u64 = 3_600;
+/// A state index larger than this is compacted before it is copied.
+const COMPACT_BYTES: u64 = 1 << 30;
 /// The chain's blocks lie a second apart, from this moment on.
 const BEGAN_MS: u64 = 1_767_225_600_000;
 
@@ -103,6 +105,11 @@ pub(super) fn make(folder: &Path, accounts: u64) -> Result<Made> {
         store.wait_for_snapshot();
     }
     ensure!(reader.snapshots().heights().last() == Some(&tip), "the snapshot was not made; see the log");
+    drop((reader, store));
+    // Hundreds of large blocks in a row leave the database many times larger than what it holds.
+    if admin::folder_bytes(&folder.join("state")) > COMPACT_BYTES {
+        admin::compact(folder, &genesis).context("the chain's state index")?;
+    }
     let path = folder.join("snapshots").join(format!("{:020}.snap", tip.get()));
     let snapshot_bytes = std::fs::metadata(&path).with_context(|| format!("{}", path.display()))?.len();
     Ok(Made { genesis, height: tip.get(), snapshot_bytes })
