@@ -6,7 +6,7 @@ use tiltyard_proto::block::DecidedBlock;
 use tiltyard_proto::ids::BlockHash;
 use tiltyard_proto::units::Height;
 
-use crate::world::{Disk, Part, World, secret};
+use crate::world::{CALM, Disk, Part, World, secret};
 
 const FOUR_AND_ONE: [Part; 5] =
     [Part::Validator, Part::Validator, Part::Validator, Part::Validator, Part::Observer];
@@ -181,4 +181,51 @@ fn a_wiped_validator_rejoins_by_snapshot_and_signs_nothing_that_it_may_have_sign
     world.assert_agreement();
     let equivocated = world.nodes.iter().flat_map(|node| &node.events);
     assert!(!equivocated.clone().any(|event| matches!(event, Event::Equivocation { .. })));
+}
+
+#[test]
+fn a_state_that_other_keys_decided_is_refused_however_well_it_fits_together() {
+    let mut world = running(42, &FOUR_AND_ONE, 50);
+    world.forgers = [0, 1, 2].into();
+    world.nodes[4].join = Some(FROM_GENESIS);
+    world.start(4);
+    let done = world.run_until(world.now_ms + 30_000, |world| world.nodes[4].disk.borrow().begun_by_snapshot);
+    assert!(done, "it found no snapshot");
+    // From here on the forgers' false blocks are of no interest: the state is.
+    world.forgers.clear();
+    joins(&mut world, 4, 30_000);
+    let refused = &world.nodes[4].penalties;
+    assert!(refused.contains(&"gave a header that does not verify"), "{refused:?}");
+}
+
+#[test]
+fn a_wiped_validator_leaves_a_height_that_waits_for_it_to_the_others() {
+    let mut world = running(43, &[Part::Validator; 4], 45);
+    // Nothing that is said arrives any more: each signs for the next height, and nobody hears of it.
+    world.weather.lost_percent = 100;
+    world.run(5_000);
+    let stalled = world.height(1);
+    assert!(!world.nodes[0].disk.borrow().journal.is_empty());
+    for at in [0, 2, 3] {
+        world.kill(at);
+    }
+    world.weather = CALM;
+    *world.nodes[0].disk.borrow_mut() = Disk::default();
+    let genesis = tiltyard_ledger::genesis(&world.genesis).unwrap();
+    world.nodes[0].disk.borrow_mut().state.apply(&genesis);
+    world.nodes[0].join = Some(FROM_GENESIS);
+    world.start(0);
+    // With it there would be a quorum again; its old vote of this height is not known to it.
+    world.start(2);
+    world.run(60_000);
+    assert_eq!((world.height(0), world.height(1)), (stalled, stalled));
+    assert!(world.nodes[0].disk.borrow().journal.is_empty(), "it signed a height that it had signed before");
+    world.start(3);
+    let done =
+        world.run_until(world.now_ms + 60_000, |world| !world.nodes[0].disk.borrow().journal.is_empty());
+    assert!(done && world.height(1) > stalled, "it never signed again");
+    world.run(5_000);
+    world.assert_agreement();
+    let told = world.nodes.iter().flat_map(|node| &node.events);
+    assert!(!told.clone().any(|event| matches!(event, Event::Equivocation { .. })));
 }

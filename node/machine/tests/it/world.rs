@@ -24,7 +24,7 @@ use tiltyard_proto::wire::{
     TransactionFrame,
 };
 
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Lie, Snapshot};
 
 /// The wall clock at virtual time 0.
 pub(crate) const EPOCH_MS: u64 = 1_800_000_000_000;
@@ -161,6 +161,8 @@ pub(crate) struct World {
     pub(crate) eclipsed: Option<usize>,
     /// Peers that claim much and never answer.
     pub(crate) mutes: BTreeSet<usize>,
+    /// Peers that offer a state of their own making, under a header that keys of their own decided.
+    pub(crate) forgers: BTreeSet<usize>,
     /// A snapshot is made after every so many blocks; 0 for never.
     pub(crate) snapshot_every: u64,
     /// Chunks that were given, by who gave them.
@@ -252,6 +254,7 @@ impl World {
             liars: BTreeSet::new(),
             eclipsed: None,
             mutes: BTreeSet::new(),
+            forgers: BTreeSet::new(),
             snapshot_every: 0,
             chunks_given: BTreeMap::new(),
             blocks_given: BTreeMap::new(),
@@ -610,6 +613,9 @@ impl World {
                 SyncRequest::Blocks { from, max } => {
                     let max = usize::try_from(*max).unwrap();
                     let mut blocks: Vec<DecidedBlock> = disk.from(from.get()).take(max).cloned().collect();
+                    if let (true, Some(first)) = (self.forgers.contains(&to), blocks.first_mut()) {
+                        *first = crate::snapshot::forge(&disk, first).0;
+                    }
                     if lies {
                         for decided in &mut blocks {
                             decided.block.header.time = UnixMillis::new(7);
@@ -620,7 +626,14 @@ impl World {
                 SyncRequest::LightBlock { .. }
                 | SyncRequest::Snapshots
                 | SyncRequest::SnapshotCut { .. }
-                | SyncRequest::SnapshotChunk { .. } => Some(crate::snapshot::answer(&disk, &request, lies)),
+                | SyncRequest::SnapshotChunk { .. } => {
+                    let lie = match (self.forgers.contains(&to), lies) {
+                        (true, _) => Lie::Forged,
+                        (false, true) => Lie::Tampered,
+                        (false, false) => Lie::No,
+                    };
+                    Some(crate::snapshot::answer(&disk, &request, lie))
+                }
                 SyncRequest::Body { .. } | SyncRequest::PendingIds | SyncRequest::Pending { .. } => None,
             }
         };
