@@ -66,7 +66,7 @@ enabled = true
 blob_mb_max = 4096
 
 [miner]
-# How to choose hyperparameters: "search", "fixed:autotrain", or "fixed:<file>" with a recipe;
+# How to choose hyperparameters: "search", "fixed:<preset>", as in "fixed:autotrain", or "fixed:<file>" with a recipe;
 # or "external:<command>", a trainer of your own (node/docs/job-folder.md).
 strategy = "search"
 # Tokens to train on for one task, search included.

@@ -1,8 +1,9 @@
-//! Recipes as people write them (TOML or JSON), and the presets of known trainers.
+//! Recipes as people write them (TOML or JSON).
 
 use serde::Deserialize;
 use tiltyard_proto::recipe::{Method, Recipe, Schedule, Strategy};
 
+use super::presets;
 use crate::data::Example;
 use crate::data::stream::{StepShape, steps_per_epoch};
 use crate::fit::settings::{AVERAGE_KEY, BUCKET_KEY, EMA_KEY, EVALUATE_KEY, PATIENCE_KEY, SHARD_KEY};
@@ -141,33 +142,6 @@ pub enum FormError {
     },
 }
 
-/// The presets: the defaults that other trainers ship.
-///
-/// Sources: AutoTrain 0.8.36 (`app/params.py`), TRL 1.16 `SFTConfig` with PEFT 0.21's
-/// `LoraConfig`, axolotl's `examples/llama-3/lora-1b.yml`, LLaMA-Factory 0.9.5's web form.
-const PRESETS: [(&str, &str); 4] = [
-    (
-        "autotrain",
-        "learning_rate = 3e-5\nschedule = \"linear\"\nwarmup = 0.1\nbatch_rows = 2\naccumulation = 4\n\
-         epochs = 3\n[lora]\nrank = 16\nalpha = 32\ndropout = 0.05\n",
-    ),
-    (
-        "trl",
-        "learning_rate = 2e-5\nschedule = \"linear\"\nbatch_rows = 8\nepochs = 3\n\
-         [lora]\nrank = 8\nalpha = 8\n",
-    ),
-    (
-        "axolotl",
-        "learning_rate = 2e-4\nschedule = \"cosine\"\nwarmup = 0.1\nbatch_rows = 2\naccumulation = 2\n\
-         epochs = 1\npacking = true\n[lora]\nrank = 16\nalpha = 32\ndropout = 0.05\n",
-    ),
-    (
-        "llama-factory",
-        "learning_rate = 5e-5\nschedule = \"cosine\"\nbatch_rows = 2\naccumulation = 8\nepochs = 3\n\
-         [lora]\nrank = 8\nalpha = 16\n",
-    ),
-];
-
 impl Form {
     /// Reads a recipe file: JSON when it starts with a brace, else TOML.
     ///
@@ -184,18 +158,12 @@ impl Form {
         Ok(form)
     }
 
-    /// Returns a preset by name.
+    /// Returns a preset by name; [`presets::names`] lists them.
     ///
     /// # Errors
     /// [`FormError::UnknownPreset`] listing the names known.
     pub fn preset(name: &str) -> Result<Self, FormError> {
-        match PRESETS.iter().find(|(known, _)| *known == name) {
-            Some((_, text)) => Self::parse(text.as_bytes()),
-            None => {
-                let known = PRESETS.map(|(name, _)| name).join(", ");
-                Err(FormError::UnknownPreset { name: name.chars().take(80).collect(), known })
-            }
-        }
+        presets::find(name)
     }
 
     fn check(&self) -> Result<(), FormError> {
