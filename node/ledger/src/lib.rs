@@ -32,6 +32,11 @@ pub mod query;
 mod read;
 mod rules;
 mod settle;
+
+/// The ranking rule by itself, for those who hold every score: benchmarks and tools that explain a verdict.
+pub mod ranking {
+    pub use crate::settle::rank::{Priority, Scored, Stand, Terms, rank};
+}
 pub mod stamp;
 mod table;
 pub mod totals;

@@ -23,7 +23,7 @@ pub mod kernel;
 pub mod loss;
 pub mod model;
 mod ops;
-mod rng;
+pub mod rng;
 pub mod safe;
 pub mod strategy;
 

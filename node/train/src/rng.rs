@@ -4,13 +4,13 @@
 
 /// A seeded generator.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Rng {
+pub struct Rng {
     state: u64,
 }
 
 /// Scrambles 64 bits: SplitMix64's output function.
 #[inline(always)]
-pub(crate) fn mix(z: u64) -> u64 {
+pub fn mix(z: u64) -> u64 {
     let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
@@ -18,35 +18,35 @@ pub(crate) fn mix(z: u64) -> u64 {
 
 impl Rng {
     /// Starts a stream from a seed.
-    pub(crate) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self { state: seed }
     }
 
     /// Draws 64 random bits.
-    pub(crate) fn bits(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         mix(self.state)
     }
 
     /// Draws uniformly from [0, 1) with 24 random bits.
-    pub(crate) fn unit(&mut self) -> f32 {
+    pub fn unit(&mut self) -> f32 {
         (self.bits() >> 40) as f32 / (1u32 << 24) as f32
     }
 
     /// Draws from the standard normal distribution (Box-Muller).
-    pub(crate) fn normal(&mut self) -> f32 {
+    pub fn normal(&mut self) -> f32 {
         let radius = (-2.0 * f64::from(1.0 - self.unit()).ln()).sqrt();
         let angle = 2.0 * std::f64::consts::PI * f64::from(self.unit());
         (radius * angle.cos()) as f32
     }
 
     /// Draws uniformly from `0..bound`; 0 when `bound` is 0.
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.bits()) * bound as u128) >> 64) as usize
     }
 
     /// Shuffles a slice in place (Fisher-Yates).
-    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             let other = self.below(last + 1);
             items.swap(last, other);

@@ -12,6 +12,7 @@ mod heights;
 mod latency;
 mod load;
 mod machine;
+mod market;
 mod network;
 mod plot;
 mod prepared;
@@ -45,6 +46,8 @@ enum Bench {
     Transfers(transfers::Options),
     /// Blocks paced at 1 s, steady load: submission to final, and memory.
     Qa(qa::Options),
+    /// The market against recipes and tuners on real tasks, under a token clock.
+    Market(Box<market::Options>),
     /// Makes the table and the plot of BENCH.md from a folder of results.
     Render(render::Options),
 }
@@ -79,6 +82,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         Bench::Heights(options) => finish(&options.common, heights::run(options)?),
         Bench::Transfers(options) => finish(&options.common, transfers::run(options)?),
         Bench::Qa(options) => finish(&options.common, qa::run(options)?),
+        Bench::Market(options) => market::run(options),
         Bench::Render(options) => render::run(options),
     }
 }

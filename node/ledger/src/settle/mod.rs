@@ -5,7 +5,7 @@
 mod compare;
 mod judges;
 pub(crate) mod money;
-mod rank;
+pub(crate) mod rank;
 mod rows;
 
 use serde_bytes::ByteBuf;

@@ -8,36 +8,47 @@ use tiltyard_proto::units::{Height, Ppm};
 use super::compare::{Gap, gain_ppm, total};
 
 /// What comes first of two commits: height, then a hash that nobody knew when it committed.
-pub(super) type Priority = (Height, [u8; 32]);
+pub type Priority = (Height, [u8; 32]);
 
 /// An entrant with scores.
 #[derive(Debug, Clone)]
-pub(super) struct Scored {
-    pub(super) miner: PublicKey,
-    pub(super) scores: Vec<u32>,
-    pub(super) priority: Priority,
-    pub(super) weights: FileHash,
-    pub(super) reference: bool,
+pub struct Scored {
+    /// Whose it is.
+    pub miner: PublicKey,
+    /// Median score of each example, in micro-units.
+    pub scores: Vec<u32>,
+    /// What decides ties.
+    pub priority: Priority,
+    /// Hash of the file with the weights.
+    pub weights: FileHash,
+    /// Whether it is the unpaid reference entrant.
+    pub reference: bool,
 }
 
 /// What ranking needs to know of the task.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Terms<'a> {
-    pub(super) base: &'a [u32],
-    pub(super) min_gain: Ppm,
-    pub(super) continuous: bool,
-    pub(super) rules: &'a TaskRules,
+pub struct Terms<'a> {
+    /// Scores of the untouched base; their sum must not be zero.
+    pub base: &'a [u32],
+    /// Smallest gain over the base that is paid.
+    pub min_gain: Ppm,
+    /// Whether the kind's scores are continuous, so that close cells show a copy.
+    pub continuous: bool,
+    /// The parameters in force.
+    pub rules: &'a TaskRules,
 }
 
 /// Where an entrant stands, in the order of the entrants given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stand {
-    pub(super) rank: Option<u8>,
-    pub(super) reason: Reason,
+pub struct Stand {
+    /// Rank from 1, if eligible.
+    pub rank: Option<u8>,
+    /// Why it stands there.
+    pub reason: Reason,
 }
 
 /// Ranks the entrants; the base's total loss must not be zero.
-pub(super) fn rank(field: &[Scored], terms: &Terms<'_>) -> Vec<Stand> {
+pub fn rank(field: &[Scored], terms: &Terms<'_>) -> Vec<Stand> {
     let mut stands: Vec<Option<Stand>> = field
         .iter()
         .map(|entrant| exclude(entrant, field, terms).map(|reason| Stand { rank: None, reason }))

@@ -247,20 +247,6 @@ impl Form {
         self.check()?;
         let longest = examples.iter().map(|example| example.ids.len()).max().unwrap_or(1);
         let sequence_tokens = if self.packing { longest.max(1_024) } else { longest } as u32;
-        let method = match &self.lora {
-            None => Method::Full,
-            Some(lora) => Method::Lora {
-                rank: lora.rank,
-                alpha_milli: (lora.alpha * 1e3).round() as u32,
-                dropout_ppm: (lora.dropout * 1e6).round() as u32,
-                targets: self.targets()?,
-            },
-        };
-        let schedule = match self.schedule {
-            ScheduleName::Constant => Schedule::Constant,
-            ScheduleName::Linear => Schedule::Linear,
-            ScheduleName::Cosine => Schedule::Cosine,
-        };
         let blocks = self.batch_rows as usize * self.accumulation as usize;
         let packed_tokens = self.packing.then_some(sequence_tokens as usize);
         let lengths: Vec<usize> = examples.iter().map(|example| example.ids.len()).collect();
@@ -273,7 +259,28 @@ impl Form {
             None => (self.epochs.unwrap_or(1.0) * per_epoch as f64).ceil() as u64,
         };
         let steps = wanted.min(budget_tokens / per_step);
-        Ok(Recipe {
+        let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+        Ok(self.fixed(strategy, seed, sequence_tokens, steps))
+    }
+
+    /// The recipe with its number of steps and its longest row known. For a form that
+    /// was checked: its layers are known ones.
+    pub(super) fn fixed(&self, strategy: Strategy, seed: u64, sequence_tokens: u32, steps: u32) -> Recipe {
+        let method = match &self.lora {
+            None => Method::Full,
+            Some(lora) => Method::Lora {
+                rank: lora.rank,
+                alpha_milli: (lora.alpha * 1e3).round() as u32,
+                dropout_ppm: (lora.dropout * 1e6).round() as u32,
+                targets: self.targets().unwrap_or(Method::ALL_LINEAR),
+            },
+        };
+        let schedule = match self.schedule {
+            ScheduleName::Constant => Schedule::Constant,
+            ScheduleName::Linear => Schedule::Linear,
+            ScheduleName::Cosine => Schedule::Cosine,
+        };
+        Recipe {
             version: Recipe::VERSION,
             trainer: TRAINER.to_owned(),
             strategy,
@@ -283,7 +290,7 @@ impl Form {
             warmup_ppm: (self.warmup * 1e6).round() as u32,
             batch_rows: self.batch_rows,
             accumulation: self.accumulation,
-            steps: u32::try_from(steps).unwrap_or(u32::MAX),
+            steps,
             sequence_tokens,
             packing: self.packing,
             weight_decay_ppm: (self.weight_decay * 1e6).round() as u32,
@@ -291,7 +298,7 @@ impl Form {
             seed,
             tokens_trained: 0,
             extra: self.extra(),
-        })
+        }
     }
 
     /// The settings that travel under the recipe's free keys, sorted.

@@ -9,6 +9,7 @@ pub mod form;
 pub mod presets;
 pub mod search;
 pub mod session;
+pub mod space;
 
 use crate::fit::run::RunError;
 use form::FormError;

@@ -8,13 +8,13 @@
 //! rest pays for shorter runs of the same recipe. Choices are made on held-out rows; the best
 //! checkpoint is kept from the first round on.
 
-use tiltyard_proto::recipe::{Method, Recipe, Schedule, Strategy};
+use tiltyard_proto::recipe::{Recipe, Strategy};
 
 use super::StrategyError;
-use super::form::TRAINER;
+use super::form::ScheduleName;
 use super::session::{DIVERGED, Session};
+use super::space::{AVERAGES, DROPOUTS, Point, RANKS, ROWS};
 use crate::fit::run::{Run, RunError};
-use crate::fit::settings::AVERAGE_KEY;
 use crate::job::progress::Phase;
 use crate::rng::{Rng, mix};
 
@@ -28,8 +28,10 @@ const TEST_SHARE: u64 = 40;
 const ROUNDS: [u64; 2] = [25, 50];
 /// Candidates in the first round.
 const CANDIDATES: usize = 6;
-/// Measurements during a full-length run.
-const MEASUREMENTS: u64 = 12;
+/// Measurements during a full-length run, fewest and most.
+const MEASUREMENTS: (u64, u64) = (2, 12);
+/// Learning rates tried, as multiples of the tested one.
+const WINDOW: (f64, f64) = (0.3, 4.0);
 /// Rises of the held-out loss in a row that end a run.
 const RISES_MAX: u32 = 2;
 /// Lengths of the runs that follow one whose loss turned, in percent of where it turned.
@@ -64,40 +66,15 @@ impl Family {
             Self::Full => (1e-5, 3e-2, 1e-3),
         }
     }
-
-    fn method(self, rank: u32) -> Method {
-        match self {
-            Self::Full => Method::Full,
-            Self::Adapter => {
-                Method::Lora { rank, alpha_milli: 2_000 * rank, dropout_ppm: 0, targets: Method::ALL_LINEAR }
-            }
-        }
-    }
 }
 
-fn recipe(session: &Session<'_>, family: Family, rank: u32, rate: f64, rows: u32, tokens: u64) -> Recipe {
+/// The recipe of a point for so many tokens.
+fn recipe(session: &Session<'_>, point: &Point, tokens: u64) -> Recipe {
     let setup = session.setup();
     let longest = setup.train.iter().map(|example| example.ids.len()).max().unwrap_or(1);
-    let steps = tokens / (row_tokens(session) * u64::from(rows)).max(1);
-    Recipe {
-        version: Recipe::VERSION,
-        trainer: TRAINER.to_owned(),
-        strategy: Strategy::Search,
-        method: family.method(rank),
-        learning_rate_nano: (rate * 1e9).round() as u64,
-        schedule: Schedule::Linear,
-        warmup_ppm: 20_000,
-        batch_rows: rows,
-        accumulation: 1,
-        steps: u32::try_from(steps).unwrap_or(u32::MAX).max(1),
-        sequence_tokens: longest as u32,
-        packing: false,
-        weight_decay_ppm: 0,
-        clip_milli: 1_000,
-        seed: setup.seed,
-        tokens_trained: 0,
-        extra: vec![(AVERAGE_KEY.to_owned(), "example".to_owned())],
-    }
+    let steps = tokens / (row_tokens(session) * u64::from(point.batch_rows)).max(1);
+    let steps = u32::try_from(steps).unwrap_or(u32::MAX).max(1);
+    point.recipe(Strategy::Search, setup.seed, longest as u32, steps)
 }
 
 /// The mean tokens of a row, rounded up.
@@ -159,7 +136,9 @@ fn test_rate(session: &mut Session<'_>, family: Family) -> Result<f64, StrategyE
         return Ok(default);
     }
     let steps = steps.min(TEST_STEPS.0);
-    let recipe = recipe(session, family, 16, low, TEST_ROWS, budget);
+    let point =
+        Point { full: family == Family::Full, learning_rate: low, batch_rows: TEST_ROWS, ..Point::PLAIN };
+    let recipe = recipe(session, &point, budget);
     let setup = *session.setup();
     let mut run = Run::new(setup.base, recipe, setup.train, setup.workers)?;
     run.recompute(setup.recompute);
@@ -188,29 +167,60 @@ fn test_rate(session: &mut Session<'_>, family: Family) -> Result<f64, StrategyE
     Ok((found * 1e9).round() / 1e9)
 }
 
-/// Draws the candidates: learning rates around the tested ones, ranks and batches, spread by the seed.
+/// The tokens of a whole run: what is left when the other candidates have played, the learning
+/// rates are tested and everything is measured.
+fn final_tokens(session: &Session<'_>, tests: usize) -> u64 {
+    let budget = session.setup().budget_tokens;
+    let others: u64 = ROUNDS[0] * (CANDIDATES as u64 - 1) + (ROUNDS[1] - ROUNDS[0]) * 2;
+    let spent = others + TEST_SHARE * tests as u64;
+    let looks = CANDIDATES as u64 + CANDIDATES.div_ceil(2) as u64 + measurements(session);
+    (budget * (1_000 - spent) / 1_000).saturating_sub(looks * session.measurement_tokens())
+}
+
+/// Measurements during a full-length run: as many as cost a twentieth of the budget.
+fn measurements(session: &Session<'_>) -> u64 {
+    let (least, most) = MEASUREMENTS;
+    let affordable = session.setup().budget_tokens / 20 / session.measurement_tokens().max(1);
+    affordable.clamp(least, most)
+}
+
+/// Draws the candidates: the miner's stratum of the plane of method and learning rate, spread
+/// with low discrepancy, and the other settings at random.
+///
+/// Where the sequence begins follows from the seed, which is a hash of task and miner: two
+/// miners try different points without talking, and the points of one miner cover the plane.
 fn candidates(session: &Session<'_>, rates: &[(Family, f64)]) -> Vec<Candidate> {
     let setup = session.setup();
     let mut rng = Rng::new(mix(setup.seed) ^ 0x05EA_2C04);
-    let mut ranks = [8u32, 16, 32];
-    rng.shuffle(&mut ranks);
-    // What is left when the other candidates have played: the length of a whole run.
-    let others: u64 = ROUNDS[0] * (CANDIDATES as u64 - 1) + (ROUNDS[1] - ROUNDS[0]) * 2;
-    let spent = others + TEST_SHARE * rates.len() as u64;
-    let tokens = setup.budget_tokens * (1_000 - spent) / 1_000;
+    let stratum = [f64::from(rng.unit()), f64::from(rng.unit())];
+    let tokens = final_tokens(session, rates.len());
     let mut all = Vec::new();
     for at in 0..CANDIDATES {
-        let (family, rate) = rates[at % rates.len()];
-        let place = at / rates.len();
-        let places = CANDIDATES.div_ceil(rates.len());
-        let offset = place as f64 - (places as f64 - 1.0) / 2.0;
-        let jitter = f64::from(rng.unit()) - 0.5;
-        let rate = rate * 2.5f64.powf(offset + 0.5 * jitter);
-        let rows = if rng.unit() < 0.5 { 8 } else { 16 };
-        let recipe = recipe(session, family, ranks[place % ranks.len()], rate, rows, tokens);
-        all.push(Candidate { name: format!("{}-{place}", family.name()), recipe });
+        let [method, place] = plane(stratum, at);
+        let (family, rate) = rates[((method * rates.len() as f64) as usize).min(rates.len() - 1)];
+        let (low, high) = WINDOW;
+        let point = Point {
+            full: family == Family::Full,
+            learning_rate: rate * low * (high / low).powf(place),
+            rank: RANKS[rng.below(RANKS.len())],
+            attention_only: false,
+            batch_rows: ROWS[rng.below(ROWS.len() - 1)],
+            schedule: [ScheduleName::Linear, ScheduleName::Cosine][rng.below(2)],
+            dropout: DROPOUTS[rng.below(DROPOUTS.len())],
+            ema: AVERAGES[rng.below(AVERAGES.len())],
+        };
+        let recipe = recipe(session, &point, tokens);
+        all.push(Candidate { name: format!("{}-{at}", family.name()), recipe });
     }
     all
+}
+
+/// The place of the numbered point on the unit square: a sequence of low discrepancy (Roberts
+/// 2018, the plastic number's R2) that begins where the miner's stratum is.
+fn plane(stratum: [f64; 2], number: usize) -> [f64; 2] {
+    const PLASTIC: f64 = 1.324_717_957_244_746;
+    let steps = [1.0 / PLASTIC, 1.0 / (PLASTIC * PLASTIC)];
+    std::array::from_fn(|axis| (stratum[axis] + steps[axis] * number as f64).fract())
 }
 
 /// Trains every candidate up to `tokens` and returns the better half, best first.
@@ -266,7 +276,9 @@ fn run_final(session: &mut Session<'_>, winner: &Candidate) -> Result<(), Strate
     for (attempt, percent) in REFINEMENTS.into_iter().enumerate() {
         let rows = u64::from(winner.recipe.batch_rows);
         let step_tokens = row_tokens(session) * rows;
-        let left = session.setup().budget_tokens.saturating_sub(spent(session, attempt)) / step_tokens;
+        let looks = measurements(session) * session.measurement_tokens();
+        let left =
+            session.setup().budget_tokens.saturating_sub(spent(session, attempt) + looks) / step_tokens;
         let steps = (best_step * percent / 100).max(2);
         if session.finishing() || steps > left {
             return Ok(());
@@ -295,9 +307,10 @@ fn spent(session: &Session<'_>, attempt: usize) -> u64 {
 fn run_measured(session: &mut Session<'_>, candidate: &Candidate) -> Result<Option<u64>, StrategyError> {
     let mut run = session.run(&candidate.name, &candidate.recipe)?;
     let steps = u64::from(candidate.recipe.steps);
-    let stride = steps.div_ceil(MEASUREMENTS).max(1);
+    let looks = measurements(session);
+    let stride = steps.div_ceil(looks).max(1);
     let (mut lowest, mut rises) = ((DIVERGED, 0u64), 0u32);
-    for until in (1..=MEASUREMENTS).map(|at| (at * stride).min(steps)) {
+    for until in (1..=looks).map(|at| (at * stride).min(steps)) {
         let part = format!("{}-step-{until}", candidate.name);
         let loss = match session.result(&part) {
             Some(loss) => loss,

@@ -133,10 +133,18 @@ impl<'a> Session<'a> {
         self.resumed_from_step
     }
 
-    /// Tokens trained on so far, over all runs.
+    /// Tokens spent so far, over all runs, finished measurements included.
     pub fn tokens(&self) -> u64 {
         let runs: u64 = self.runs.values().map(|(_, tokens)| tokens).sum();
-        runs + self.journal.tokens.values().sum::<u64>()
+        let measured = self.journal.results.len().saturating_sub(self.journal.tokens.len()) as u64;
+        runs + self.journal.tokens.values().sum::<u64>() + measured * self.measurement_tokens()
+    }
+
+    /// Tokens that one measurement on the rows held out counts for: a forward pass alone is a
+    /// third of a step's work.
+    pub fn measurement_tokens(&self) -> u64 {
+        let tokens: u64 = self.setup.held_out.iter().map(|example| example.ids.len() as u64).sum();
+        tokens.div_ceil(3)
     }
 
     /// Tokens trained on so far by one run.
@@ -166,7 +174,8 @@ impl<'a> Session<'a> {
         self.journal.results.get(part).copied()
     }
 
-    /// Records the result of a finished part, and the tokens it used beside saved runs.
+    /// Records the result of a finished part, and the tokens it used beside saved runs; a part
+    /// without such tokens is one measurement.
     ///
     /// # Errors
     /// [`SessionError::File`] when the journal cannot be written.
