@@ -56,11 +56,12 @@ impl Pruner {
             }
             height = height.next();
         }
-        state.forget_transactions(&ids)?;
+        state.forget_transactions(&ids);
         self.forgotten = end;
         if log.would_prune(end) {
-            // The entries must be gone for good before the blocks that name them are.
-            state.sync()?;
+            // The entries must be gone for good before the blocks that name them are, and the log must reach back to
+            // what the index has written.
+            state.settle()?;
             let first = log.prune(end)?;
             tracing::debug!(first = ?first, "old blocks dropped");
         }

@@ -5,18 +5,22 @@
 //! | `s` ‖ hash of a state key | key length (2) ‖ state key ‖ state value, newest |
 //! | `u` ‖ hash of a state key | while a snapshot is made: 1 ‖ what stood there when it began, or 0 for nothing |
 //! | `n` ‖ node key | tree node |
-//! | `z` ‖ height ‖ node key | nothing: the node went stale at that height and is pruned later |
+//! | `z` ‖ height ‖ node key | nothing: the node went stale at that height and is pruned later, where a horizon is set |
 //! | `t` ‖ transaction id | height ‖ place in the block ‖ 1 if it took effect |
 //! | `m` | the marker: up to which block all of this is true |
 //!
 //! Values lie in the order of the state tree, so that snapshots and roots are made in one pass. Heights are 8 bytes,
-//! places 4, big-endian. A block is one batch, so that the marker moves with what it marks. sled's
-//! own flush does not reach the disk on Linux (it calls `sync_file_range`): this module syncs the file itself. sled
-//! panics on some damaged files: every call is caught and becomes an error.
+//! places 4, big-endian. Blocks write into a layer in memory; a layer of many blocks is written behind their back, whole
+//! or not at all, and a start executes again what it lacks (`flush`, `redo`). sled's own flush does not reach the disk on
+//! Linux (it calls `sync_file_range`): this module syncs the file itself. sled panics on some damaged files: every call
+//! is caught and becomes an error.
 
 mod cache;
+mod flush;
+mod layer;
 mod marker;
 mod open;
+mod redo;
 pub(crate) mod replay;
 mod scrub;
 mod undo;
@@ -24,8 +28,8 @@ mod undo;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use tiltyard_ledger::{ChangeSet, ReadError, StateRead};
 use tiltyard_proto::hash::plain;
@@ -34,6 +38,8 @@ use tiltyard_proto::units::{Blocks, Height};
 
 use crate::error::StoreError;
 use cache::NodeCache;
+use flush::Flusher;
+use layer::Pending;
 pub(crate) use marker::Marker;
 
 pub(crate) const VALUE: u8 = b's';
@@ -43,10 +49,6 @@ const NODE: u8 = b'n';
 const STALE: u8 = b'z';
 const TRANSACTION: u8 = b't';
 const MARKER: &[u8] = b"m";
-/// Most stale nodes removed with one block; the rest waits for the next.
-const PRUNED_NODES_PER_BLOCK_MAX: usize = 16 * 1024;
-/// Blocks that change nothing are not written to the index; so many of them at most are executed again at a start.
-const UNNOTED_BLOCKS_MAX: u64 = 256;
 /// Left behind when the index failed in use: the next start rebuilds it.
 const REBUILD_FLAG: &str = "rebuild";
 
@@ -57,7 +59,8 @@ pub struct StateOptions {
     pub page_cache_bytes: u64,
     /// Bytes of tree nodes kept in memory in front of sled.
     pub node_cache_bytes: usize,
-    /// Stale tree nodes are kept for so many blocks.
+    /// Stale tree nodes are kept for so many blocks. Nothing in this program reads them: with 0 they go at once, and one
+    /// that came and went between two writes is never written.
     pub prune_after: Blocks,
     /// Whether opening reads every entry and compares the root of all values with the header's. Without it a few are
     /// compared, and damage elsewhere is found when it is met: the database checks what it reads, and a wrong value
@@ -66,12 +69,12 @@ pub struct StateOptions {
 }
 
 impl Default for StateOptions {
-    /// 32 MiB of pages, 16 MiB of nodes, 1,000 blocks, no scrub.
+    /// 32 MiB of pages, 16 MiB of nodes, no stale nodes, no scrub.
     fn default() -> Self {
         Self {
             page_cache_bytes: 32 << 20,
             node_cache_bytes: 16 << 20,
-            prune_after: Blocks::new(1_000),
+            prune_after: Blocks::ZERO,
             scrub_on_open: false,
         }
     }
@@ -102,6 +105,9 @@ pub(crate) struct StateIndex {
     nodes: Mutex<NodeCache>,
     /// Whether old values are kept for a snapshot that is being made.
     keeps_old: RwLock<bool>,
+    /// What the database does not hold yet.
+    pending: RwLock<Pending>,
+    flusher: Mutex<Flusher>,
 }
 
 /// Runs one call into sled; a panic inside it becomes an error.
@@ -152,6 +158,11 @@ fn stale_key(height: Height, node: &[u8]) -> Vec<u8> {
 
 impl StateIndex {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let pending = self.pending.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(said) = pending.get(key) {
+            return Ok(said.map(<[u8]>::to_vec));
+        }
+        drop(pending);
         let found = guarded(|| Ok(self.db.get(key)?.map(|value| value.to_vec())));
         if matches!(found, Err(StoreError::Index { .. })) {
             self.flag_rebuild();
@@ -176,116 +187,56 @@ impl StateIndex {
         self.marker.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes one block's changes as one batch. Durable only after [`Self::sync`].
-    pub(crate) fn write(
-        &self,
-        marker: Marker,
-        changes: &ChangeSet,
-        outcomes: &[(TransactionId, bool)],
-    ) -> Result<(), StoreError> {
-        let keeps_old = self.keeps_old.read().unwrap_or_else(PoisonError::into_inner);
-        let mut batch = self.batch(&marker, changes, outcomes)?;
-        if *keeps_old {
-            self.keep_before(changes, &mut batch)?;
-        }
+    /// Lays one block's changes over the database. In it, and durable, only after [`Self::settle`].
+    pub(crate) fn write(&self, marker: Marker, changes: &ChangeSet, outcomes: &[(TransactionId, bool)]) {
         let mut held = self.marker.write().unwrap_or_else(PoisonError::into_inner);
-        guarded(|| self.db.apply_batch(batch))?;
-        self.noted_height.store(marker.height.get(), Ordering::Relaxed);
-        let mut cache = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        for (key, node) in &changes.nodes {
-            cache.put(key, node);
-        }
-        *held = Some(marker);
-        Ok(())
-    }
-
-    fn batch(
-        &self,
-        marker: &Marker,
-        changes: &ChangeSet,
-        outcomes: &[(TransactionId, bool)],
-    ) -> Result<sled::Batch, StoreError> {
-        let mut batch = sled::Batch::default();
+        let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
+        let layer = &mut pending.active;
         for (key, value) in &changes.values {
-            match value {
-                Some(value) => batch.insert(value_key(key), pack(key, value)),
-                None => batch.remove(value_key(key)),
-            }
+            layer.set(value_key(key), value.as_ref().map(|value| pack(key, value)));
         }
         for (key, node) in &changes.nodes {
-            batch.insert(keyed(NODE, key), node.as_slice());
+            layer.set(keyed(NODE, key), Some(node.clone()));
         }
         for key in &changes.stale {
-            batch.insert(stale_key(marker.height, key), &[]);
+            if self.options.prune_after > Blocks::ZERO {
+                layer.set(stale_key(marker.height, key), Some(Vec::new()));
+            } else {
+                let node = keyed(NODE, key);
+                if !layer.unset(&node) {
+                    layer.set(node, None);
+                }
+            }
         }
         for (place, (id, took_effect)) in (0u32..).zip(outcomes) {
-            let mut value = [0u8; 13];
+            let mut value = vec![0u8; 13];
             value[..8].copy_from_slice(&marker.height.get().to_be_bytes());
             value[8..12].copy_from_slice(&place.to_be_bytes());
             value[12] = u8::from(*took_effect);
-            batch.insert(keyed(TRANSACTION, id.as_bytes()), &value[..]);
+            layer.set(keyed(TRANSACTION, id.as_bytes()), Some(value));
         }
-        for key in self.prunable(marker.height)? {
-            batch.remove(keyed(NODE, key.get(9..).unwrap_or_default()));
-            batch.remove(key);
-        }
-        batch.insert(MARKER, marker.encode());
-        Ok(batch)
+        layer.marker = Some(marker);
+        *held = Some(marker);
     }
 
-    /// Returns the keys of stale entries that have left the horizon, oldest first.
-    fn prunable(&self, height: Height) -> Result<Vec<Vec<u8>>, StoreError> {
-        let Some(last) = height.get().checked_sub(self.options.prune_after.get()) else {
-            return Ok(Vec::new());
-        };
-        let range = vec![STALE]..stale_key(Height::new(last), &[]);
-        guarded(|| {
-            let keys = self.db.range(range).keys().take(PRUNED_NODES_PER_BLOCK_MAX);
-            keys.map(|key| Ok(key?.to_vec())).collect()
-        })
-    }
-
-    /// Brings the index to a block that is durable in the log. A block that changes nothing is not written: the next
-    /// start executes it again, and finds the same. Durable when this returns, as far as it has to be.
+    /// Brings the index to a block that is durable in the log. What the database lacks is executed again at the next
+    /// start, and the same is found.
     pub(crate) fn commit(
-        &self,
+        self: &Arc<Self>,
         marker: Marker,
         changes: &ChangeSet,
         outcomes: &[(TransactionId, bool)],
     ) -> Result<(), StoreError> {
-        let is_empty = changes.values.is_empty()
-            && changes.nodes.is_empty()
-            && changes.stale.is_empty()
-            && outcomes.is_empty();
-        let noted = self.noted_height.load(Ordering::Relaxed);
-        if is_empty && marker.height.get().saturating_sub(noted) < UNNOTED_BLOCKS_MAX {
-            *self.marker.write().unwrap_or_else(PoisonError::into_inner) = Some(marker);
-            return Ok(());
-        }
-        self.write(marker, changes, outcomes)?;
-        self.sync()
+        self.write(marker, changes, outcomes);
+        self.flush_behind()
     }
 
-    /// Writes the marker where it lags behind. Durable only after [`Self::sync`].
-    pub(crate) fn write_marker(&self) -> Result<(), StoreError> {
-        let Some(marker) = self.marker() else { return Ok(()) };
-        if marker.height.get() > self.noted_height.load(Ordering::Relaxed) {
-            guarded(|| self.db.insert(MARKER, marker.encode()).map(|_| ()))?;
-            self.noted_height.store(marker.height.get(), Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    /// Forgets where transactions are. Durable only after [`Self::sync`].
-    pub(crate) fn forget_transactions(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let mut batch = sled::Batch::default();
+    /// Forgets where transactions are. Durable only after [`Self::settle`].
+    pub(crate) fn forget_transactions(&self, ids: &[TransactionId]) {
+        let mut pending = self.pending.write().unwrap_or_else(PoisonError::into_inner);
         for id in ids {
-            batch.remove(keyed(TRANSACTION, id.as_bytes()));
+            pending.active.set(keyed(TRANSACTION, id.as_bytes()), None);
         }
-        guarded(|| self.db.apply_batch(batch))
     }
 
     /// Whether opening had to help itself, so that the whole should be looked at.
@@ -293,7 +244,7 @@ impl StateIndex {
         self.doubtful
     }
 
-    /// Makes everything written durable.
+    /// Makes everything that the database holds durable.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
         guarded(|| self.db.flush().map(|_| ()))?;
         self.file.sync_data().map_err(|e| StoreError::io("sync", &self.folder.join("db"), e))
@@ -332,11 +283,17 @@ impl StateRead for StateIndex {
     }
 
     fn node(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        let pending = self.pending.read().unwrap_or_else(PoisonError::into_inner);
+        let name = keyed(NODE, key);
+        if let Some(said) = pending.get(&name) {
+            return Ok(said.map(<[u8]>::to_vec));
+        }
+        drop(pending);
         // A node never changes under its key, so the cache can be asked without holding the index still.
         if let Some(node) = self.nodes.lock().unwrap_or_else(PoisonError::into_inner).get(key) {
             return Ok(Some(node));
         }
-        let found = self.get(&keyed(NODE, key)).map_err(|error| unreadable(&error))?;
+        let found = self.get(&name).map_err(|error| unreadable(&error))?;
         if let Some(node) = &found {
             self.nodes.lock().unwrap_or_else(PoisonError::into_inner).put(key, node);
         }
@@ -345,6 +302,10 @@ impl StateRead for StateIndex {
 
     fn tree_version(&self) -> Result<Option<u64>, ReadError> {
         // Asked of the entry itself, not of the held marker: a reader that holds the index must not wait for it.
+        let laid_over = self.pending.read().unwrap_or_else(PoisonError::into_inner).marker();
+        if let Some(marker) = laid_over {
+            return Ok(Some(marker.tree_version));
+        }
         let bytes = self.get(MARKER).map_err(|error| unreadable(&error))?;
         match bytes {
             None => Ok(None),

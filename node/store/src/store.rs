@@ -197,11 +197,10 @@ fn catch_up(changes: &mut Changes, reader: &StoreReader) -> Result<(), StoreErro
 }
 
 impl Drop for Store {
-    /// Notes in the index how far it is true, so that the next start has nothing to execute again.
+    /// Writes what the index holds in memory, so that the next start has nothing to execute again.
     fn drop(&mut self) {
-        let noted = self.reader.state.write_marker().and_then(|()| self.reader.state.sync());
-        if let Err(error) = noted {
-            tracing::warn!(%error, "height of the state index not noted; the next start catches up");
+        if let Err(error) = self.reader.state.settle() {
+            tracing::warn!(%error, "state index not written to its end; the next start catches up");
         }
     }
 }

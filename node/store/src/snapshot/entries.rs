@@ -31,8 +31,7 @@ impl<'a> Entries<'a> {
         Self { undone: true, ..Self::newest(index) }
     }
 
-    /// Reads the next window. Values are read before old ones: whatever a block changes in between left its old value
-    /// in the same batch.
+    /// Reads the next window. Values are read before old ones: whatever is changed in between left its old value first.
     fn load(&mut self) -> Result<bool, StoreError> {
         let Some(from) = self.from.take() else { return Ok(false) };
         let mut found: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();

@@ -21,7 +21,8 @@ fn write(index: &StateIndex, height: u64, changes: &[(u32, Option<u8>)]) {
         root: changes.state_root,
         tree_version: changes.tree_version.unwrap(),
     };
-    index.write(marker, &changes, &[]).unwrap();
+    index.write(marker, &changes, &[]);
+    index.settle().unwrap();
 }
 
 #[test]

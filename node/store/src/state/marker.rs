@@ -10,7 +10,7 @@ const BYTES: usize = 8 + 32 + 32 + 32 + 8;
 const CHECK_BYTES: usize = 32;
 const CONTEXT: &str = "tiltyard/store/marker/v1";
 
-/// Written with every block's batch.
+/// Written after everything that it marks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Marker {
     /// The network.
@@ -26,6 +26,9 @@ pub(crate) struct Marker {
 }
 
 impl Marker {
+    /// Bytes of its encoding.
+    pub(super) const LEN: usize = BYTES + CHECK_BYTES;
+
     /// Returns the marker after a block that continues this one.
     pub(crate) fn after(&self, decided: &DecidedBlock, changes: &ChangeSet) -> Self {
         Self {

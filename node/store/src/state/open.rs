@@ -7,6 +7,7 @@ use std::sync::{Mutex, RwLock};
 use std::time::Duration;
 
 use super::cache::NodeCache;
+use super::layer::Pending;
 use super::marker::Marker;
 use super::{MARKER, REBUILD_FLAG, StateIndex, StateOptions, guarded};
 use crate::disk;
@@ -90,7 +91,21 @@ impl StateIndex {
         let folder = folder.to_path_buf();
         let noted_height = AtomicU64::new(marker.map_or(0, |marker| marker.height.get()));
         let (marker, keeps_old) = (RwLock::new(marker), RwLock::new(false));
-        let this = Self { db, file, folder, options, marker, noted_height, doubtful, nodes, keeps_old };
+        let (pending, flusher) = (RwLock::new(Pending::default()), Mutex::new(None));
+        let mut this = Self {
+            db,
+            file,
+            folder,
+            options,
+            marker,
+            noted_height,
+            doubtful,
+            nodes,
+            keeps_old,
+            pending,
+            flusher,
+        };
+        this.doubtful |= this.redo()?;
         // A snapshot that was being made when the node ended is not continued.
         this.forget_old()?;
         Ok(this)

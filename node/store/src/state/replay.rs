@@ -11,8 +11,8 @@ use super::{Marker, StateIndex};
 use crate::error::StoreError;
 use crate::log::LogReader;
 
-/// Between two syncs of the index while blocks are replayed. A crash costs at most so many replays again.
-const BLOCKS_PER_SYNC: u64 = 1_000;
+/// Progress is told every so many blocks.
+const BLOCKS_PER_WORD: u64 = 1_000;
 
 /// Writes the state at height 0 into an empty index.
 pub(crate) fn write_genesis(index: &StateIndex, genesis: &Genesis) -> Result<(), StoreError> {
@@ -25,8 +25,8 @@ pub(crate) fn write_genesis(index: &StateIndex, genesis: &Genesis) -> Result<(),
         root: changes.state_root,
         tree_version: changes.tree_version.unwrap_or(0),
     };
-    index.write(marker, &changes, &[])?;
-    index.sync()
+    index.write(marker, &changes, &[]);
+    index.settle()
 }
 
 /// Executes one logged block on the index as it stands; refuses one that leads elsewhere than its header says.
@@ -84,15 +84,15 @@ pub(crate) fn replay(index: &StateIndex, log: &LogReader) -> Result<u64, StoreEr
         marker = marker.after(&decided, &executed.changes);
         let outcomes: Vec<(TransactionId, bool)> =
             executed.outcomes.iter().map(|outcome| (outcome.id, outcome.result.is_ok())).collect();
-        index.write(marker, &executed.changes, &outcomes)?;
+        index.write(marker, &executed.changes, &outcomes);
         count = count.saturating_add(1);
-        if count.is_multiple_of(BLOCKS_PER_SYNC) {
-            index.sync()?;
+        index.flush_here()?;
+        if count.is_multiple_of(BLOCKS_PER_WORD) {
             tracing::info!(%height, %tip, "state index catches up with the log");
         }
     }
     if count > 0 {
-        index.sync()?;
+        index.settle()?;
     }
     Ok(count)
 }

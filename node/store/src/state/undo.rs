@@ -1,5 +1,5 @@
-//! Old values, kept while a snapshot is made: the first one of every entry that changes meanwhile, in the same batch as
-//! the change. Also fills an index from a snapshot.
+//! Old values, kept while a snapshot is made: the first one of every entry that changes meanwhile, written before the
+//! change. Also fills an index from a snapshot.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -17,8 +17,12 @@ impl StateIndex {
         &self.db
     }
 
-    /// Begins or ends the keeping of old values; ending it forgets them.
+    /// Begins or ends the keeping of old values; ending it forgets them. Beginning it writes everything first: what the
+    /// database holds then is the state that is kept.
     pub(crate) fn keep_old(&self, keep: bool) -> Result<(), StoreError> {
+        if keep {
+            self.settle()?;
+        }
         // Waits for a write that is under way: none leaves an old value after they are forgotten.
         *self.keeps_old.write().unwrap_or_else(PoisonError::into_inner) = keep;
         if keep { Ok(()) } else { self.forget_old() }
@@ -42,26 +46,10 @@ impl StateIndex {
         }
     }
 
-    /// Adds to a block's batch what stands now where it writes, unless it is kept already.
-    pub(super) fn keep_before(&self, changes: &ChangeSet, batch: &mut sled::Batch) -> Result<(), StoreError> {
-        for key in changes.values.keys() {
-            let name = value_key(key);
-            let undo = keyed(UNDO, name.get(1..).unwrap_or_default());
-            if self.get(&undo)?.is_none() {
-                match self.get(&name)? {
-                    Some(packed) => batch.insert(undo, keyed(1, &packed)),
-                    None => batch.insert(undo, vec![0u8]),
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Writes a part of a state that is being made; nodes that went stale are gone at once. Durable only after
     /// [`Self::sync`], and true only when all parts are there.
     ///
-    /// Entry by entry, not as a batch: the database frees what a write replaced while it begins others, and a batch is a
-    /// single one. As batches, 150,000 entries took a gigabyte that was never given back.
+    /// Entry by entry, not as a batch: as batches, 150,000 entries took a gigabyte that was never given back.
     pub(crate) fn fill(&self, marker: Marker, changes: &ChangeSet) -> Result<(), StoreError> {
         guarded(|| {
             for (key, value) in &changes.values {
