@@ -14,6 +14,7 @@
 
 mod bytes;
 mod keystore;
+mod known;
 mod public;
 mod signer;
 

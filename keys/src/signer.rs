@@ -4,7 +4,7 @@
 
 use ed25519_dalek::{Signer as _, SigningKey};
 
-use crate::{GenesisHash, KeyError, PublicKey, Signature};
+use crate::{GenesisHash, KeyError, PublicKey, Signature, known};
 
 /// Says why a signature is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -116,12 +116,14 @@ impl Verifier {
         payload: &[u8],
         signature: &Signature,
     ) -> Result<(), SignatureError> {
-        let verifying = key.to_verifying()?;
+        let (point, was_known) = known::point_of(key)?;
         let message = preimage(tag, &self.genesis, payload);
         let signature = ed25519_dalek::Signature::from_bytes(signature.as_bytes());
-        verifying
-            .verify_strict(&message, &signature)
-            .map_err(|_| SignatureError::Mismatch { key: *key, purpose })
+        point.verify_strict(&message, &signature).map_err(|_| SignatureError::Mismatch { key: *key, purpose })?;
+        if !was_known {
+            known::keep(key, point);
+        }
+        Ok(())
     }
 }
 

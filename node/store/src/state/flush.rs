@@ -13,7 +13,7 @@ use super::{MARKER, Marker, NODE, STALE, StateIndex, UNDO, VALUE, guarded, keyed
 use crate::error::StoreError;
 
 /// A layer that has grown to so many bytes is written.
-const LAYER_BYTES: usize = 4 << 20;
+const LAYER_BYTES: usize = 8 << 20;
 /// While the layer before it is still being written, it may grow to so many; then blocks wait.
 const LAYER_BYTES_MAX: usize = 16 << 20;
 /// A layer is written after so many blocks at the latest: so many at most are executed again after a crash.
