@@ -45,7 +45,7 @@ impl PublicKey {
     /// # Errors
     /// [`KeyError`] when the bytes are no point of the curve or a point of small order.
     pub fn validate(&self) -> Result<(), KeyError> {
-        self.to_verifying().map(|_| ())
+        crate::known::point_of(self).map(|_| ())
     }
 
     pub(crate) fn to_verifying(self) -> Result<VerifyingKey, KeyError> {

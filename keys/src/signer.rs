@@ -119,7 +119,9 @@ impl Verifier {
         let (point, was_known) = known::point_of(key)?;
         let message = preimage(tag, &self.genesis, payload);
         let signature = ed25519_dalek::Signature::from_bytes(signature.as_bytes());
-        point.verify_strict(&message, &signature).map_err(|_| SignatureError::Mismatch { key: *key, purpose })?;
+        point
+            .verify_strict(&message, &signature)
+            .map_err(|_| SignatureError::Mismatch { key: *key, purpose })?;
         if !was_known {
             known::keep(key, point);
         }

@@ -112,7 +112,7 @@ impl<S: StateRead> Machine<S> {
             self.budgets.charge(from, budget::REFUSED, now_ms);
             return Ok(Considered::Useless);
         }
-        let Ok(transaction) = signed.verify(&self.chain.verifier) else {
+        let Ok(transaction) = self.chain.verify(signed) else {
             self.budgets.charge(from, budget::FORGED, now_ms);
             return Ok(Considered::Forged);
         };

@@ -35,7 +35,7 @@ fn bytes(bytes: &[u8]) -> Value {
 
 pub(super) async fn genesis(State(app): State<App>) -> Json<Value> {
     Json(json!({
-        "hash": app.genesis.hash(),
+        "hash": app.network,
         "name": app.genesis.name,
         "bytes": hex::encode(app.genesis.encode()),
     }))
@@ -183,7 +183,7 @@ fn receipt_of(app: &App, decided: DecidedBlock, entry: Entry) -> Result<Receipt,
     let carried = genesis_bytes.len() < RECEIPT_BYTES_MAX.min(GENESIS_BYTES_MAX) / 4;
     Ok(Receipt {
         version: Receipt::VERSION,
-        genesis: app.genesis.hash(),
+        genesis: app.network,
         genesis_bytes: carried.then(|| ByteBuf::from(genesis_bytes)),
         changes: app.reader.set_changes(decided.block.header.height),
         header: decided.block.header,

@@ -19,7 +19,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{get, post};
-use tiltyard_keys::PublicKey;
+use tiltyard_keys::{GenesisHash, PublicKey};
 use tiltyard_net::NetHandle;
 use tiltyard_proto::genesis::Genesis;
 use tiltyard_store::StoreReader;
@@ -57,6 +57,8 @@ pub(crate) enum ApiError {
 pub(crate) struct App {
     pub(crate) reader: StoreReader,
     pub(crate) genesis: Arc<Genesis>,
+    /// Its hash: made once, a genesis may hold many accounts.
+    pub(crate) network: GenesisHash,
     pub(crate) brain: BrainHandle,
     pub(crate) blobs: BlobStore,
     pub(crate) net: NetHandle,

@@ -27,7 +27,7 @@ pub(super) async fn status(State(app): State<App>) -> Result<Json<Value>, Refusa
             "hash": status.hash,
             "time_ms": status.time,
             "state_root": root,
-            "genesis": app.genesis.hash(),
+            "genesis": app.network,
             "network": app.genesis.name,
             "peer": tiltyard_net::peer_text(app.net.local_peer()),
             "peers": app.net.peers().len(),

@@ -22,12 +22,12 @@ pub(super) async fn transaction(
     let bytes = hex::decode(&request.bytes)
         .map_err(|_| Refusal::malformed("bytes is the hex of a signed transaction"))?;
     let signed = SignedTransaction::decode(&bytes).map_err(Refusal::malformed)?;
-    let verified = signed.verify(&Verifier::new(app.genesis.hash())).map_err(Refusal::refused)?;
+    let verified = signed.verify(&Verifier::new(app.network)).map_err(Refusal::refused)?;
     let id = verified.id();
     let checked = verified.clone();
     app.read(move |app| {
         let view = app.reader.view();
-        let (genesis, height) = (app.genesis.hash(), view.height());
+        let (genesis, height) = (app.network, view.height());
         tiltyard_ledger::check(&view, genesis, height, &checked)
             .map_err(Refusal::broken)?
             .map_err(Refusal::refused)
@@ -70,7 +70,7 @@ pub(super) async fn transactions(
 type Checked = (Vec<String>, Vec<Result<VerifiedTransaction, String>>);
 
 fn verify_all(app: &App, list: &[String]) -> Result<Checked, Refusal> {
-    let verifier = Verifier::new(app.genesis.hash());
+    let verifier = Verifier::new(app.network);
     let (mut ids, mut verified) = (Vec::with_capacity(list.len()), Vec::with_capacity(list.len()));
     for (index, text) in list.iter().enumerate() {
         let bytes = hex::decode(text).map_err(|_| {

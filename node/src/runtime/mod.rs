@@ -335,6 +335,7 @@ impl Node<'_> {
     ) -> Result<App, RunError> {
         Ok(App {
             reader: reader.clone(),
+            network: self.genesis.hash(),
             genesis: Arc::new(self.genesis.clone()),
             brain: brain.clone(),
             blobs: blobs.clone(),

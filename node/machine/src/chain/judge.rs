@@ -47,6 +47,9 @@ pub(crate) enum Unfit {
     Bytes(CodecError),
 }
 
+/// Most transactions whose verification is remembered; those beyond are verified again when they come again.
+const VERIFIED_MAX: usize = 4_096;
+
 /// Decodes a block of at most the network's size.
 pub(crate) fn decode(tip: &Tip, bytes: &[u8]) -> Result<Block, CodecError> {
     Block::decode(bytes, tip.block_bytes_max())
@@ -58,7 +61,7 @@ impl Chain {
     /// # Errors
     /// The outer error stops the node; the inner one is the verdict.
     pub(crate) fn judge(
-        &self,
+        &mut self,
         state: &dyn StateRead,
         mempool: &Mempool,
         block: &Block,
@@ -143,7 +146,7 @@ impl Chain {
 
     /// Verifies signatures; those of transactions that wait in the mempool were verified before.
     fn verify_transactions(
-        &self,
+        &mut self,
         mempool: &Mempool,
         block: &Block,
     ) -> Result<Vec<VerifiedTransaction>, Unfit> {
@@ -153,10 +156,14 @@ impl Chain {
             let known = mempool.get(&id).filter(|known| known.signed() == signed);
             let transaction = match known {
                 Some(known) => known.clone(),
-                None => signed
-                    .clone()
-                    .verify(&self.verifier)
-                    .map_err(|source| Unfit::Transaction { index, source })?,
+                None => {
+                    let verified = self.verify(signed.clone());
+                    let verified = verified.map_err(|source| Unfit::Transaction { index, source })?;
+                    if self.verified.len() < VERIFIED_MAX {
+                        self.verified.insert(id, verified.clone());
+                    }
+                    verified
+                }
             };
             verified.push(transaction);
         }

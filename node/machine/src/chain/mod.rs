@@ -10,7 +10,8 @@ use tiltyard_ledger::{Executed, ReadError, StateRead, query};
 use tiltyard_proto::block::{Block, DecidedBlock};
 use tiltyard_proto::certificate::Certificate;
 use tiltyard_proto::genesis::{Genesis, Params};
-use tiltyard_proto::ids::{BlockHash, ValidatorsHash};
+use tiltyard_proto::ids::{BlockHash, TransactionId, ValidatorsHash};
+use tiltyard_proto::transaction::{SignedTransaction, TransactionError, VerifiedTransaction};
 use tiltyard_proto::units::{Height, Round, UnixMillis};
 use tiltyard_proto::validators::ValidatorSet;
 
@@ -84,11 +85,24 @@ pub(crate) struct Chain {
     pub(crate) verifier: Verifier,
     pub(crate) tip: Tip,
     candidates: BTreeMap<BlockHash, Candidate>,
+    /// Transactions that came first with a body for the next height, verified: gossip brings them again.
+    verified: BTreeMap<TransactionId, VerifiedTransaction>,
 }
 
 impl Chain {
     pub(crate) fn new(verifier: Verifier, tip: Tip) -> Self {
-        Self { verifier, tip, candidates: BTreeMap::new() }
+        Self { verifier, tip, candidates: BTreeMap::new(), verified: BTreeMap::new() }
+    }
+
+    /// Verifies a transaction's signature, unless just this was verified with a body for the next height.
+    ///
+    /// # Errors
+    /// [`TransactionError`]
+    pub(crate) fn verify(&self, signed: SignedTransaction) -> Result<VerifiedTransaction, TransactionError> {
+        match self.verified.get(&signed.transaction.id()).filter(|known| *known.signed() == signed) {
+            Some(known) => Ok(known.clone()),
+            None => signed.verify(&self.verifier),
+        }
     }
 
     pub(crate) fn next_height(&self) -> Height {
@@ -132,5 +146,6 @@ impl Chain {
     pub(crate) fn advance(&mut self, tip: Tip) {
         self.tip = tip;
         self.candidates.clear();
+        self.verified.clear();
     }
 }

@@ -20,6 +20,8 @@ const LAYER_BYTES_MAX: usize = 16 << 20;
 const LAYER_BLOCKS: u64 = 256;
 /// The same while the layer before it is still being written.
 const LAYER_BLOCKS_MAX: u64 = 1_024;
+/// How far the thread that writes steps back (on Linux the value is a thread's own).
+const NICE: i32 = 10;
 /// Stale nodes that are listed at a time.
 const PRUNED_AT_A_TIME: usize = 4 * 1024;
 
@@ -62,7 +64,12 @@ impl StateIndex {
             joined(thread)?;
         }
         let this = Arc::clone(self);
-        let write = move || this.next_layer().map_or(Ok(()), |layer| this.write_layer(&layer));
+        let write = move || {
+            // Behind the blocks' back means behind: all validators' layers fill at the same height. Where the system
+            // does not let it, the write is only less polite.
+            let _ = rustix::process::nice(NICE);
+            this.next_layer().map_or(Ok(()), |layer| this.write_layer(&layer))
+        };
         let spawned = thread::Builder::new().name("state-index".to_owned()).spawn(write);
         let thread = spawned.map_err(|e| StoreError::io("start a thread for", &self.folder, e))?;
         *flusher = Some(thread);
