@@ -2,7 +2,7 @@
 //!
 //! Four validators in this process, over libp2p on loopback TCP, each with a vote journal that is synced before a vote
 //! leaves. No mempool, no execution, no state, no API: blocks are made ahead of time. The loaded form also verifies the
-//! signature of every transaction and commits every block to a real store: log, one sled batch, all synced.
+//! signature of every transaction and commits every block to a real store: log synced, state index written behind.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<Report> {
     report.note(format!(
         "bare loop: four Malachite cores in one process over libp2p (this project's own network crate) on loopback \
          TCP, vote journal synced, {heights} blocks made ahead of time; loaded: every signature of every block is \
-         verified by every validator and every block is committed to the store (log, one sled batch, synced)"
+         verified by every validator and every block is committed to the store (log synced, state index written behind)"
     ));
     report.note(
         "real processes: four, each with mempool, transaction gossip, execution, state tree, HTTP API and events; the \
