@@ -3,7 +3,8 @@
 //! This is the crate's only file with `unsafe`: `gemm` takes raw pointers and
 //! strides. The views below check once, on construction, that every index they
 //! can produce lies inside their slice, so the call can only touch memory its
-//! borrows already cover. A property test compares it with a naive loop.
+//! borrows already cover. A property test compares it with a naive loop. [`prefetch`]
+//! stands here for the same reason.
 
 /// A read-only matrix view: element `(r, c)` is `data[r * row_stride + c * col_stride]`.
 #[derive(Debug, Clone, Copy)]
@@ -153,6 +154,24 @@ fn call(dst: MatMut<'_>, into: Write, alpha: f32, a: Mat<'_>, b: Mat<'_>) {
             gemm::Parallelism::None,
         );
     }
+}
+
+/// What a cache line holds.
+pub(crate) type Line = [f32; 16];
+
+/// Asks the processor to bring `line` nearer; changes nothing else.
+#[inline(always)]
+#[allow(unsafe_code, reason = "the instruction takes a raw pointer; it reads no value and cannot fault")]
+pub(crate) fn prefetch(line: &Line) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: prefetching is a hint that is defined for any address, and this one is
+    // inside a live borrow; SSE is part of every x86-64 processor.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
+use super::gemm::{Line, prefetch};
+
 /// Runs a loop compiled for the widest vectors of this processor.
 #[inline(always)]
 pub(crate) fn wide<R>(f: impl FnOnce() -> R) -> R {
@@ -24,6 +26,8 @@ pub(crate) fn wide<R>(f: impl FnOnce() -> R) -> R {
 
 /// Rows of the weight matrix multiplied together.
 const COLUMNS: usize = 4;
+/// How far ahead of the product weights are called from memory, in elements.
+const AHEAD: usize = 8 << 10;
 
 /// Operands of [`product_transposed`].
 struct Product<'a> {
@@ -37,6 +41,10 @@ struct Product<'a> {
 
 impl Product<'_> {
     /// Computes `ROWS` rows of `x` against `weights`, into `out` from `column` on.
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "iterators over the sums keep them in memory, not in registers"
+    )]
     #[inline(always)]
     fn tile<S: Simd, const ROWS: usize>(
         &mut self,
@@ -54,28 +62,44 @@ impl Product<'_> {
         let lanes = rows[0].0.len();
         let rows_whole = rows.map(|(whole, _)| &whole[..lanes]);
         let weights_whole = weights.map(|(whole, _)| &whole[..lanes]);
+        // The rows of the weights that come next, while these are multiplied: few rows are
+        // multiplied faster than memory answers.
+        let ahead =
+            if row == 0 { &self.weight[(column * inner + AHEAD).min(self.weight.len())..] } else { &[] };
+        let lines = COLUMNS * size_of::<S::f32s>() / size_of::<Line>();
+        let mut ahead = ahead.as_chunks().0.chunks_exact(lines.max(1));
         for at in 0..lanes {
+            if let Some(block) = ahead.next() {
+                block.iter().for_each(prefetch);
+            }
             let w: [S::f32s; COLUMNS] = std::array::from_fn(|c| weights_whole[c][at]);
-            for (sums, row) in sums.iter_mut().zip(&rows_whole) {
-                let x = row[at];
-                for (sum, &w) in sums.iter_mut().zip(&w) {
-                    *sum = simd.mul_add_f32s(x, w, *sum);
+            for r in 0..ROWS {
+                let x = rows_whole[r][at];
+                for c in 0..COLUMNS {
+                    sums[r][c] = simd.mul_add_f32s(x, w[c], sums[r][c]);
                 }
             }
         }
         if !rows[0].1.is_empty() {
-            for (sums, (_, x)) in sums.iter_mut().zip(&rows) {
-                let x = simd.partial_load_f32s(x);
-                for (sum, (_, w)) in sums.iter_mut().zip(&weights) {
-                    *sum = simd.mul_add_f32s(x, simd.partial_load_f32s(w), *sum);
+            let w = weights.map(|(_, rest)| simd.partial_load_f32s(rest));
+            for r in 0..ROWS {
+                let x = simd.partial_load_f32s(rows[r].1);
+                for c in 0..COLUMNS {
+                    sums[r][c] = simd.mul_add_f32s(x, w[c], sums[r][c]);
                 }
             }
         }
-        for (at, sums) in sums.iter().enumerate() {
-            let start = (row + at) * self.stride + column;
-            for (out, &sum) in self.out[start..start + columns].iter_mut().zip(sums) {
-                let sum = simd.reduce_sum_f32s(sum);
-                *out = if self.add { *out + sum } else { sum };
+        // What follows is too long to be unrolled and takes the sums by index. Read through this
+        // copy, the sums themselves need no place in memory while they grow.
+        let sums = std::hint::black_box(sums);
+        for r in 0..ROWS {
+            let start = (row + r) * self.stride + column;
+            let out = &mut self.out[start..start + columns];
+            for c in 0..COLUMNS {
+                let total = simd.reduce_sum_f32s(sums[r][c]);
+                if let Some(out) = out.get_mut(c) {
+                    *out = if self.add { *out + total } else { total };
+                }
             }
         }
     }
