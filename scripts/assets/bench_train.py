@@ -22,7 +22,7 @@ def rows(quick):
     """Name, what is compared, must, target, folder, command, ours, theirs."""
     steps, new, count = (4, 24, 8) if quick else (8, 48, 32)
     lora = dict(steps=steps, workers=1), dict(steps=steps, threads=1)
-    small = dict(method="full", steps=10 * steps, shard=512), dict(method="full", steps=10 * steps)
+    small = dict(method="full", steps=10 * steps), dict(method="full", steps=10 * steps)
     both = f"{cores} workers / best thread count"
     return [
         ("lora-1", "LoRA, one worker / one thread", 1.25, 1.4, "big", "train", *lora),

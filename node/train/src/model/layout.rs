@@ -1,7 +1,7 @@
 //! Where each parameter of a decoder layer lies inside one flat vector.
 //!
 //! A layer's weights, and likewise a layer's adapter, are one contiguous `f32`
-//! vector: the optimizer, the tape and the checkpoint treat it as one parameter.
+//! vector: the optimizer, the gradients and the checkpoint treat it as one parameter.
 
 use std::ops::Range;
 

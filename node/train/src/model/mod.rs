@@ -1,8 +1,7 @@
 //! A causal language model (Llama, Qwen2, Qwen3): loading, losses and gradients.
 //!
-//! Inference runs the slice kernels directly. Training puts one node per decoder
-//! layer and one for the head on candle's tape, which carries the gradients between
-//! them. Only what is trained gets a gradient.
+//! Inference runs the slice kernels directly. Training runs a chain of one operation per
+//! decoder layer and one for the head, forward and back. Only what is trained gets a gradient.
 
 pub mod adapter;
 mod batch;
@@ -58,7 +57,7 @@ pub enum ModelError {
         /// What failed.
         fact: String,
     },
-    /// The tape failed: a bug or a lack of memory.
+    /// A tensor failed: a bug or a lack of memory.
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),
 }

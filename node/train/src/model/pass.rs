@@ -8,6 +8,7 @@ use super::{Batch, Model, ModelError, Trained};
 use crate::kernel::dropout::Dropout;
 use crate::kernel::head::{Head, Target};
 use crate::ops::block::Block;
+use crate::ops::chain::Chain;
 use crate::ops::tape::{BlockOp, EmbedOp, HeadOp, Trains, elements, embed};
 
 /// Fewest rows run through the layers at once when the bits must not depend on the batch.
@@ -99,7 +100,7 @@ impl Model {
     /// Computes losses and the gradients of everything trained.
     ///
     /// # Errors
-    /// [`ModelError::Batch`] when the batch does not fit; [`ModelError::Tensor`] when the tape fails.
+    /// [`ModelError::Batch`] when the batch does not fit; [`ModelError::Tensor`] when memory lacks.
     pub fn gradients(&self, batch: &Batch, pass: Pass) -> Result<Gradients, ModelError> {
         if self.elsewhere.is_some() {
             return self.stock_gradients(batch, pass);
@@ -107,7 +108,8 @@ impl Model {
         self.check(batch)?;
         let dropout =
             pass.dropout.and_then(|(seed, step, ppm)| Dropout::new(seed, step, ppm, batch.first_row));
-        let mut x = self.embedded(batch)?;
+        let mut chain = Chain::default();
+        let mut x = self.embedded(batch, &mut chain)?;
         for layer in 0..self.base.layers.len() {
             let (theta, trains) = self.block_parameters(layer);
             let wants_dx = layer > 0 || self.trained == Trained::Base;
@@ -122,7 +124,7 @@ impl Model {
                 recompute: pass.recompute,
                 saved: Mutex::new(None),
             };
-            x = x.apply_op2(theta, op)?;
+            x = chain.next(x, theta, op)?;
         }
         let losses = Arc::new(Mutex::new((Vec::new(), Vec::new())));
         let head = HeadOp {
@@ -133,21 +135,20 @@ impl Model {
             losses: losses.clone(),
             stash: Mutex::new(None),
         };
-        let mut store = x.apply_op3(&self.base.norm, self.base.matrix(), head)?.backward()?;
+        let mut found = chain.back(&x, &self.base.norm, self.base.matrix(), head)?;
+        drop(x);
         let mut values = Vec::new();
         for variable in self.variables() {
-            values.push(match store.remove(variable) {
-                Some(gradient) => elements(&gradient)?.to_vec(),
-                None => vec![0.0; variable.elem_count()],
-            });
+            let gradient = found.take(variable)?;
+            values.push(gradient.unwrap_or_else(|| vec![0.0; variable.elem_count()]));
         }
         let (losses, weights) = std::mem::take(&mut *losses.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(Gradients { losses, weights, values })
     }
 
-    fn embedded(&self, batch: &Batch) -> Result<Tensor, ModelError> {
+    fn embedded(&self, batch: &Batch, chain: &mut Chain) -> Result<Tensor, ModelError> {
         if self.trained == Trained::Base {
-            return Ok(self.base.embed.apply_op1(EmbedOp { ids: batch.ids.clone() })?);
+            return Ok(chain.first(&self.base.embed, EmbedOp { ids: batch.ids.clone() })?);
         }
         let x = embed(&elements(&self.base.embed)?, self.config.hidden, &batch.ids);
         let shape = (batch.ids.len(), self.config.hidden);

@@ -1,6 +1,6 @@
 //! Candle custom operations around the hand-written layers.
 //!
-//! Each wraps one forward pass and keeps what its gradient needs until the tape asks
+//! Each wraps one forward pass and keeps what its gradient needs until the way back asks
 //! for it. They run on the CPU only; candle reports any other device as an error.
 
 use std::ops::Deref;
