@@ -1,6 +1,7 @@
 //! The JSON forms of the API that the command line reads too. Amounts are micro-credits, ids are hex.
 
 use serde::{Deserialize, Serialize};
+use tiltyard_proto::recipe::Recipe;
 
 /// `GET /v1/accounts/{key}`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -100,6 +101,9 @@ pub(crate) struct Entrant {
     pub(crate) reward: u64,
     pub(crate) bond: Option<String>,
     pub(crate) manifest: Option<String>,
+    /// How it was made, by its own word; once revealed.
+    #[serde(default)]
+    pub(crate) recipe: Option<Recipe>,
 }
 
 /// `GET /v1/tasks/{id}/why`.

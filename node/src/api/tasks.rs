@@ -216,6 +216,7 @@ fn judged(found: &EntrantVerdict) -> model::Entrant {
         reward: found.reward.get(),
         bond: Some(words::bond(found.bond)),
         manifest: found.manifest.map(|root| root.to_string()),
+        recipe,
     }
 }
 
@@ -240,6 +241,7 @@ fn running(miner: &PublicKey, found: &EntrantRecord) -> model::Entrant {
         reward: 0,
         bond: Some(found.bond.to_string()),
         manifest: reveal.map(|reveal| reveal.manifest.to_string()),
+        recipe,
     }
 }
 

@@ -43,6 +43,11 @@ pub(super) const WHY: &str = "Examples:
   tiltyard why 1f3a…
   tiltyard why 1f3a… 9c07…";
 
+pub(super) const RECIPE: &str = "Examples:
+  tiltyard recipe list --out past.jsonl
+  tiltyard recipe show 1f3a…
+  tiltyard recipe apply 1f3a… --out winner.toml";
+
 pub(super) const WALLET: &str = "Examples:
   tiltyard wallet show
   tiltyard wallet transfer 9c07… 12.5

@@ -12,6 +12,7 @@ mod node_api;
 mod post;
 mod query;
 mod receipt;
+mod recipe;
 mod setup;
 mod submit;
 mod task;
@@ -110,6 +111,9 @@ pub(crate) enum Command {
     /// Follows a chain from its genesis hash alone, trusting no node.
     #[command(after_help = help::LIGHT)]
     Light(light::Light),
+    /// Lists the recipes of settled tasks, shows one, writes one as a file to train with.
+    #[command(subcommand, after_help = help::RECIPE)]
+    Recipe(recipe::Command),
     /// Gets a portable proof of an entrant's verdict, or verifies one.
     #[command(subcommand, after_help = help::RECEIPT)]
     Receipt(receipt::Command),
@@ -195,6 +199,7 @@ pub(crate) fn answer(command: Command, json: bool) -> Result<Answer, CliError> {
         Command::Train(options) => train::train(&options, json),
         Command::Model(command) => model::answer(&command),
         Command::Light(options) => light::answer(&options),
+        Command::Recipe(command) => recipe::answer(&command),
         Command::Receipt(command) => receipt::answer(&command),
         Command::Db(command) => db::answer(&command),
         Command::Run(_) | Command::Job(_) => Err(CliError::usage("this command runs by itself")),

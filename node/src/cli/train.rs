@@ -62,7 +62,7 @@ pub(crate) struct Train {
     /// Which columns to take, as in prompt=question,completion=answer.
     #[arg(long, value_name = "OURS=THEIRS,…", default_value = "")]
     columns: String,
-    /// `search`, `fixed:PRESET`, `fixed:FILE` or `external:COMMAND`.
+    /// `search`, `learned:FILE`, `fixed:PRESET`, `fixed:FILE` or `external:COMMAND`.
     #[arg(long, default_value = "search")]
     strategy: String,
     /// Tokens to train on at most; by default 20 times the training rows for a search, else as the recipe says.
@@ -111,7 +111,9 @@ fn spec(options: &Train, training: PathBuf) -> Result<TrainSpec, CliError> {
     let strategy = jobs::strategy(&options.strategy, Path::new(".")).map_err(CliError::usage)?;
     let budget_tokens = match (options.tokens, &strategy) {
         (Some(tokens), _) => tokens,
-        (None, StrategySpec::Search) => tokens(&base, &training)?.saturating_mul(SEARCH_EPOCHS),
+        (None, StrategySpec::Search | StrategySpec::Learned(_)) => {
+            tokens(&base, &training)?.saturating_mul(SEARCH_EPOCHS)
+        }
         (None, StrategySpec::Preset(_) | StrategySpec::File(_) | StrategySpec::External(_)) => TOKENS_MAX,
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

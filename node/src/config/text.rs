@@ -67,6 +67,7 @@ blob_mb_max = 4096
 
 [miner]
 # How to choose hyperparameters: "search", "fixed:<preset>", as in "fixed:autotrain", or "fixed:<file>" with a recipe;
+# "learned:<file>", a search that starts from the past recipes that `tiltyard recipe list --out <file>` writes;
 # or "external:<command>", a trainer of your own (node/docs/job-folder.md).
 strategy = "search"
 # Tokens to train on for one task, search included.

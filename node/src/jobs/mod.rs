@@ -76,7 +76,7 @@ impl RunnerError {
     }
 }
 
-/// Reads `fixed:<preset>`, `fixed:<file>`, `search` or `external:<command>`; a file's path counts from `folder`.
+/// Reads `fixed:<preset>`, `fixed:<file>`, `search`, `learned:<file>` or `external:<command>`; a file's path counts from `folder`.
 pub(crate) fn strategy(text: &str, folder: &std::path::Path) -> Result<StrategySpec, String> {
     if text == "search" {
         return Ok(StrategySpec::Search);
@@ -89,9 +89,14 @@ pub(crate) fn strategy(text: &str, folder: &std::path::Path) -> Result<StrategyS
             false => Ok(StrategySpec::External(External { command, seconds_max: u64::MAX })),
         };
     }
+    if let Some(file) = text.strip_prefix("learned:") {
+        let path = std::path::absolute(folder.join(file))
+            .map_err(|error| format!("file of past recipes {file:?}: {error}"))?;
+        return Ok(StrategySpec::Learned(path));
+    }
     let Some(name) = text.strip_prefix("fixed:") else {
         return Err(format!(
-            "strategy {text:?} is unknown; use search, fixed:<preset>, fixed:<file> or external:<command>"
+            "strategy {text:?} is unknown; use search, learned:<file>, fixed:<preset>, fixed:<file> or external:<command>"
         ));
     };
     let path = PathBuf::from(name);
@@ -123,6 +128,7 @@ mod tests {
     fn strategies_are_read_by_name_or_file() {
         let here = std::path::Path::new(".");
         assert_eq!(strategy("search", here), Ok(StrategySpec::Search));
+        assert!(matches!(strategy("learned:past.jsonl", here), Ok(StrategySpec::Learned(_))));
         assert!(matches!(strategy("fixed:./mine.toml", here), Ok(StrategySpec::File(_))));
         assert!(matches!(strategy("fixed:autotrain", here), Ok(StrategySpec::Preset(_))));
         assert!(matches!(strategy("external:python3 my.py --fast", here), Ok(StrategySpec::External(_))));

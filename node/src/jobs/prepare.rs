@@ -220,9 +220,10 @@ impl Preparer {
     fn train_limits(&self, spec: &TaskSpec) -> Limits {
         match self.settings.strategy {
             StrategySpec::External(_) => Limits::default(),
-            StrategySpec::Preset(_) | StrategySpec::File(_) | StrategySpec::Search => {
-                self.limits(spec, self.settings.train_cpu_s_max)
-            }
+            StrategySpec::Preset(_)
+            | StrategySpec::File(_)
+            | StrategySpec::Search
+            | StrategySpec::Learned(_) => self.limits(spec, self.settings.train_cpu_s_max),
         }
     }
 

@@ -192,6 +192,7 @@ impl JobRunner {
                 format!("fixed:{}", path.file_stem().unwrap_or_default().to_string_lossy())
             }
             StrategySpec::Search => "search".to_owned(),
+            StrategySpec::Learned(_) => "learned".to_owned(),
             StrategySpec::External(external) => format!("external:{}", external.command.join(" ")),
         }
     }

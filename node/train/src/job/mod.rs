@@ -43,6 +43,7 @@ use crate::model::ModelError;
 use crate::safe::LoadError;
 use crate::strategy::StrategyError;
 use crate::strategy::form::FormError;
+use crate::strategy::learned::PastError;
 use crate::strategy::session::SessionError;
 pub use external::{EXTERNAL_DIR, ExternalError};
 use files::FileError;
@@ -79,6 +80,9 @@ pub enum JobError {
     /// The recipe file is refused.
     #[error(transparent)]
     Form(#[from] FormError),
+    /// The file of past recipes is refused.
+    #[error(transparent)]
+    Past(#[from] PastError),
     /// Training ended without a checkpoint.
     #[error(transparent)]
     Strategy(Box<StrategyError>),
@@ -147,6 +151,7 @@ impl JobError {
             | Self::Base(_)
             | Self::Data(_)
             | Self::Form(_)
+            | Self::Past(_)
             | Self::External(_)
             | Self::Unaffordable { .. }
             | Self::Device { .. }

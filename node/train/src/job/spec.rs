@@ -38,6 +38,9 @@ pub enum StrategySpec {
     File(PathBuf),
     /// Search under the token budget.
     Search,
+    /// Search that starts from recipes of past tasks: a file of JSON lines
+    /// ([`Past`](crate::strategy::learned::Past)).
+    Learned(PathBuf),
     /// A trainer that is not ours.
     External(External),
 }

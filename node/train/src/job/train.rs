@@ -17,11 +17,14 @@ use crate::model::estimate::{Trained, training_bytes};
 use crate::rng::{Rng, mix};
 use crate::safe::{read_bytes, read_small};
 use crate::strategy::form::Form;
+use crate::strategy::learned::{self, Prior};
 use crate::strategy::session::{FINISH_FILE, Session, Setup};
 use crate::strategy::{fixed, search};
 
 /// Largest recipe file read, in bytes.
 const FORM_BYTES_MAX: u64 = 64 << 10;
+/// Largest file of past recipes read, in bytes.
+const PAST_BYTES_MAX: u64 = 256 << 20;
 /// Fewest and most rows held out to choose by, and their share.
 const HELD_OUT: (usize, usize, usize) = (1, 64, 10);
 
@@ -36,7 +39,11 @@ pub(super) fn run(folder: &Path, spec: &TrainSpec) -> Result<JobResult, JobError
             let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("file");
             run_here(folder, spec, &Plan::Fixed(name.to_owned(), Box::new(form)))
         }
-        StrategySpec::Search => run_here(folder, spec, &Plan::Search),
+        StrategySpec::Search => run_here(folder, spec, &Plan::Search(None)),
+        StrategySpec::Learned(path) => {
+            let past = learned::parse(&read_bytes(path, PAST_BYTES_MAX)?)?;
+            run_here(folder, spec, &Plan::Search(Some(Prior::fit(&past))))
+        }
     }
 }
 
@@ -51,7 +58,7 @@ fn run_here(folder: &Path, spec: &TrainSpec, plan: &Plan) -> Result<JobResult, J
     let seed = training_seed(&spec.task, &spec.miner);
     let (train, held_out) = match plan {
         Plan::Fixed(_, form) if form.evaluate_every.is_none() => (rows, Vec::new()),
-        Plan::Fixed(..) | Plan::Search => hold_out(rows, seed),
+        Plan::Fixed(..) | Plan::Search(_) => hold_out(rows, seed),
     };
     let recompute = recompute(spec, &base, plan, &train);
     let mut session = Session::open(Setup {
@@ -68,7 +75,7 @@ fn run_here(folder: &Path, spec: &TrainSpec, plan: &Plan) -> Result<JobResult, J
     })?;
     match plan {
         Plan::Fixed(name, form) => fixed::train(&mut session, name, form)?,
-        Plan::Search => search::train(&mut session)?,
+        Plan::Search(prior) => search::train_from(&mut session, prior.as_ref())?,
     }
     finish(folder, &session)
 }
@@ -87,7 +94,7 @@ fn device(spec: DeviceSpec) -> Result<Option<Device>, JobError> {
 #[derive(Debug)]
 enum Plan {
     Fixed(String, Box<Form>),
-    Search,
+    Search(Option<Prior>),
 }
 
 /// Whether activations are computed again: as the job says, else when keeping them is
@@ -96,7 +103,7 @@ fn recompute(spec: &TrainSpec, base: &Model, plan: &Plan, train: &[Example]) -> 
     let (rank, shard_tokens) = match plan {
         Plan::Fixed(_, form) => (form.lora.as_ref().map(|lora| lora.rank), form.shard_tokens),
         // The search tries all weights where they fit the checkpoint; the larger need counts.
-        Plan::Search => (None, None),
+        Plan::Search(_) => (None, None),
     };
     let longest = train.iter().map(|example| example.ids.len()).max().unwrap_or(1);
     let tokens = shard_tokens.map_or(SHARD_TOKENS, |tokens| tokens as usize).max(longest);

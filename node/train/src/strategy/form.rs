@@ -1,6 +1,6 @@
 //! Recipes as people write them (TOML or JSON).
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tiltyard_proto::recipe::{Method, Recipe, Schedule, Strategy};
 
 use super::presets;
@@ -18,7 +18,7 @@ const ROWS_MAX: u32 = 65_536;
 pub const TRAINER: &str = concat!("tiltyard-train ", env!("CARGO_PKG_VERSION"));
 
 /// How a learning rate falls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScheduleName {
     /// Stays.
@@ -30,7 +30,7 @@ pub enum ScheduleName {
 }
 
 /// How losses are averaged over a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AverageName {
     /// Every token alike.
@@ -41,7 +41,7 @@ pub enum AverageName {
 }
 
 /// Low-rank adapter settings.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoraForm {
     /// Rank.
@@ -52,7 +52,7 @@ pub struct LoraForm {
     #[serde(default)]
     pub dropout: f64,
     /// Adapted layers by short name (`q_proj`, …); all linear layers when absent.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub targets: Option<Vec<String>>,
 }
 
@@ -65,7 +65,7 @@ fn clip_default() -> f64 {
 }
 
 /// A recipe before it meets its data: shares and epochs instead of steps.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Form {
     /// Peak learning rate.
@@ -81,8 +81,10 @@ pub struct Form {
     #[serde(default = "one")]
     pub accumulation: u32,
     /// Times through the rows; exactly one of this and `steps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epochs: Option<f64>,
     /// Optimizer steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<u32>,
     /// Whether rows share blocks.
     #[serde(default)]
@@ -97,16 +99,22 @@ pub struct Form {
     #[serde(default)]
     pub loss_average: AverageName,
     /// Most tokens of a micro-shard of several rows; 256 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard_tokens: Option<u32>,
     /// Decay of averaged weights, such as 0.99; not averaged when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<f64>,
     /// Steps whose rows are sorted by length together; not sorted when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bucket_steps: Option<u32>,
     /// Steps between measurements on rows set aside; the best checkpoint is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluate_every: Option<u32>,
     /// Measurements without a new best that end the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patience: Option<u32>,
     /// Adapter settings; all weights are trained when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraForm>,
 }
 
@@ -322,6 +330,8 @@ impl Form {
         extra
     }
 }
+
+mod back;
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 
 pub mod fixed;
 pub mod form;
+pub mod learned;
 pub mod presets;
 pub mod search;
 pub mod session;

@@ -12,6 +12,7 @@ use tiltyard_proto::recipe::{Recipe, Strategy};
 
 use super::StrategyError;
 use super::form::ScheduleName;
+use super::learned::Prior;
 use super::session::{DIVERGED, Session};
 use super::space::{AVERAGES, DROPOUTS, Point, RANKS, ROWS};
 use crate::fit::run::{Run, RunError};
@@ -69,12 +70,12 @@ impl Family {
 }
 
 /// The recipe of a point for so many tokens.
-fn recipe(session: &Session<'_>, point: &Point, tokens: u64) -> Recipe {
+fn recipe(session: &Session<'_>, strategy: Strategy, point: &Point, tokens: u64) -> Recipe {
     let setup = session.setup();
     let longest = setup.train.iter().map(|example| example.ids.len()).max().unwrap_or(1);
     let steps = tokens / (row_tokens(session) * u64::from(point.batch_rows)).max(1);
     let steps = u32::try_from(steps).unwrap_or(u32::MAX).max(1);
-    point.recipe(Strategy::Search, setup.seed, longest as u32, steps)
+    point.recipe(strategy, setup.seed, longest as u32, steps)
 }
 
 /// The mean tokens of a row, rounded up.
@@ -89,17 +90,27 @@ fn row_tokens(session: &Session<'_>) -> u64 {
 /// # Errors
 /// [`StrategyError`] when the budget does not pay for the first round, or everything diverges.
 pub fn train(session: &mut Session<'_>) -> Result<(), StrategyError> {
+    train_from(session, None)
+}
+
+/// As [`train`], starting from what past tasks teach: half of the candidates are recipes of
+/// past tasks, the others come from where the tested range of learning rates and the believed
+/// one overlap.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_from(session: &mut Session<'_>, prior: Option<&Prior>) -> Result<(), StrategyError> {
     let budget = session.setup().budget_tokens;
     let needed = 2 * CANDIDATES as u64 * u64::from(TEST_ROWS) * row_tokens(session);
     if budget < needed {
         return Err(StrategyError::Budget { budget, needed });
     }
     let families = families(session)?;
-    let mut rates = Vec::new();
+    let mut windows = Vec::new();
     for &family in &families {
-        rates.push((family, test_rate(session, family)?));
+        windows.push((family, window(session, family, prior)?));
     }
-    let mut field = candidates(session, &rates);
+    let mut field = candidates(session, &windows, prior);
     for (round, share) in ROUNDS.into_iter().enumerate() {
         let tokens = budget * share / 1_000;
         field = play_round(session, field, round, tokens)?;
@@ -123,6 +134,22 @@ fn families(session: &Session<'_>) -> Result<Vec<Family>, StrategyError> {
     }
 }
 
+/// The learning rates to search: around the tested one, narrowed by what is believed where the
+/// two overlap. A belief that the test contradicts is a lie or about another kind of task.
+fn window(
+    session: &mut Session<'_>,
+    family: Family,
+    prior: Option<&Prior>,
+) -> Result<(f64, f64), StrategyError> {
+    let rate = test_rate(session, family)?;
+    let (low, high) = (rate * WINDOW.0, rate * WINDOW.1);
+    let believed = prior.map(|prior| prior.belief(family == Family::Full).window());
+    Ok(match believed.map(|(from, to)| (low.max(from), high.min(to))) {
+        Some((from, to)) if from < to => (from, to),
+        Some(_) | None => (low, high),
+    })
+}
+
 /// Raises the learning rate step by step and returns a quarter of where the loss was lowest.
 fn test_rate(session: &mut Session<'_>, family: Family) -> Result<f64, StrategyError> {
     let part = format!("rate-{}", family.name());
@@ -138,7 +165,7 @@ fn test_rate(session: &mut Session<'_>, family: Family) -> Result<f64, StrategyE
     let steps = steps.min(TEST_STEPS.0);
     let point =
         Point { full: family == Family::Full, learning_rate: low, batch_rows: TEST_ROWS, ..Point::PLAIN };
-    let recipe = recipe(session, &point, budget);
+    let recipe = recipe(session, Strategy::Search, &point, budget);
     let setup = *session.setup();
     let mut run = Run::new(setup.base, recipe, setup.train, setup.workers)?;
     run.recompute(setup.recompute);
@@ -189,19 +216,30 @@ fn measurements(session: &Session<'_>) -> u64 {
 ///
 /// Where the sequence begins follows from the seed, which is a hash of task and miner: two
 /// miners try different points without talking, and the points of one miner cover the plane.
-fn candidates(session: &Session<'_>, rates: &[(Family, f64)]) -> Vec<Candidate> {
+fn candidates(
+    session: &Session<'_>,
+    windows: &[(Family, (f64, f64))],
+    prior: Option<&Prior>,
+) -> Vec<Candidate> {
     let setup = session.setup();
     let mut rng = Rng::new(mix(setup.seed) ^ 0x05EA_2C04);
     let stratum = [f64::from(rng.unit()), f64::from(rng.unit())];
-    let tokens = final_tokens(session, rates.len());
-    let mut all = Vec::new();
-    for at in 0..CANDIDATES {
+    let tokens = final_tokens(session, windows.len());
+    let strategy = prior.map_or(Strategy::Search, |_| Strategy::Learned);
+    let full_allowed = windows.iter().any(|(family, _)| *family == Family::Full);
+    let known = prior.map(|prior| prior.recipes(full_allowed, CANDIDATES / 2)).unwrap_or_default();
+    let past = known.iter().enumerate().map(|(at, point)| Candidate {
+        name: format!("past-{at}"),
+        recipe: recipe(session, strategy.clone(), point, tokens),
+    });
+    let mut all: Vec<Candidate> = past.collect();
+    for at in 0..CANDIDATES - known.len() {
         let [method, place] = plane(stratum, at);
-        let (family, rate) = rates[((method * rates.len() as f64) as usize).min(rates.len() - 1)];
-        let (low, high) = WINDOW;
+        let (family, (low, high)) =
+            windows[((method * windows.len() as f64) as usize).min(windows.len() - 1)];
         let point = Point {
             full: family == Family::Full,
-            learning_rate: rate * low * (high / low).powf(place),
+            learning_rate: low * (high / low).powf(place),
             rank: RANKS[rng.below(RANKS.len())],
             attention_only: false,
             batch_rows: ROWS[rng.below(ROWS.len() - 1)],
@@ -209,7 +247,7 @@ fn candidates(session: &Session<'_>, rates: &[(Family, f64)]) -> Vec<Candidate> 
             dropout: DROPOUTS[rng.below(DROPOUTS.len())],
             ema: AVERAGES[rng.below(AVERAGES.len())],
         };
-        let recipe = recipe(session, &point, tokens);
+        let recipe = recipe(session, strategy.clone(), &point, tokens);
         all.push(Candidate { name: format!("{}-{at}", family.name()), recipe });
     }
     all

@@ -34,12 +34,12 @@ fn rows(from: usize, count: usize) -> String {
     (from..from + count).map(row).collect()
 }
 
-struct Yard {
+pub(crate) struct Yard {
     root: TempDir,
 }
 
 impl Yard {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("training")).unwrap();
         std::fs::write(root.path().join("training/train.jsonl"), rows(0, 120)).unwrap();
@@ -47,14 +47,14 @@ impl Yard {
         Self { root }
     }
 
-    fn job(&self, name: &str, spec: &JobSpec) -> PathBuf {
+    pub(crate) fn job(&self, name: &str, spec: &JobSpec) -> PathBuf {
         let folder = self.root.path().join(name);
         std::fs::create_dir_all(&folder).unwrap();
         spec.write(&folder).unwrap();
         folder
     }
 
-    fn train(&self, strategy: StrategySpec, budget_tokens: u64) -> TrainSpec {
+    pub(crate) fn train(&self, strategy: StrategySpec, budget_tokens: u64) -> TrainSpec {
         TrainSpec {
             task: TaskId::from_bytes([3; 32]),
             miner: miner(1),
@@ -72,7 +72,7 @@ impl Yard {
         }
     }
 
-    fn trained(&self, name: &str, spec: TrainSpec) -> (PathBuf, TrainResult) {
+    pub(crate) fn trained(&self, name: &str, spec: TrainSpec) -> (PathBuf, TrainResult) {
         let folder = self.job(name, &JobSpec::Train(spec));
         match run_train(&folder).unwrap() {
             JobResult::Trained(result) => (folder.join("checkpoint"), *result),
@@ -80,7 +80,7 @@ impl Yard {
         }
     }
 
-    fn eval(&self, subject: Subject) -> EvalSpec {
+    pub(crate) fn eval(&self, subject: Subject) -> EvalSpec {
         let path = self.root.path().join("eval.jsonl");
         EvalSpec {
             kind: TaskKind::Instruction,
@@ -95,7 +95,7 @@ impl Yard {
         }
     }
 
-    fn evaluated(&self, name: &str, spec: EvalSpec) -> EvalResult {
+    pub(crate) fn evaluated(&self, name: &str, spec: EvalSpec) -> EvalResult {
         let folder = self.job(name, &JobSpec::Eval(spec));
         match run_eval(&folder).unwrap() {
             JobResult::Evaluated(result) => result,

@@ -7,5 +7,6 @@ mod engine;
 mod external;
 mod imports;
 mod jobs;
+mod learned;
 mod peft;
 mod stock;
