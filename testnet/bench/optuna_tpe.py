@@ -56,7 +56,7 @@ def main():
             answer({"params": suggest(trial, start)})
         elif "rung" in message:
             trial.report(message["loss"], message["rung"])
-            answer({"prune": trial.should_prune()})
+            answer({"prune": bool(trial.should_prune())})
         else:
             loss = message["tell"]
             if message.get("pruned"):
