@@ -116,6 +116,12 @@ impl SignedTransaction {
         codec::encode(self)
     }
 
+    /// Returns the length of [`Self::encode`], in bytes.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        codec::encoded_len(self)
+    }
+
     /// Checks version, network, size, receiver keys and signature.
     ///
     /// # Errors

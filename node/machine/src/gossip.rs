@@ -104,7 +104,7 @@ impl<S: StateRead> Machine<S> {
         }
         let tip = &self.chain.tip;
         let genesis = self.chain.verifier.genesis();
-        let bytes = signed.encode().len();
+        let bytes = signed.encoded_len();
         let account = query::account(&self.state, &body.sender)?.nonce;
         if self.mempool.has_room(body, bytes, account, false).is_err()
             || tiltyard_ledger::precheck(&self.state, &tip.params, genesis, tip.height, body)?.is_err()

@@ -143,7 +143,7 @@ impl Mempool {
         if self.has(&id) {
             return Err(SubmitError::Known { id });
         }
-        let bytes = transaction.signed().encode().len();
+        let bytes = transaction.signed().encoded_len();
         self.has_room(transaction.transaction(), bytes, account, own)?;
         let (sender, nonce) = (transaction.transaction().sender, transaction.transaction().nonce);
         let waiting = Waiting { transaction, bytes, own };

@@ -16,7 +16,9 @@ fn verifier() -> Verifier {
 fn every_action_survives_wire_and_verification() {
     for action in actions() {
         let sent = signed(action);
-        let read = SignedTransaction::decode(&sent.encode()).expect("canonical");
+        let bytes = sent.encode();
+        assert_eq!(sent.encoded_len(), bytes.len());
+        let read = SignedTransaction::decode(&bytes).expect("canonical");
         let verified = read.verify(&verifier()).expect("well signed");
         assert_eq!(verified.signed(), &sent);
         assert_eq!(verified.id(), sent.transaction.id());
