@@ -107,7 +107,7 @@ pub(crate) struct StateIndex {
     keeps_old: RwLock<bool>,
     /// What the database does not hold yet.
     pending: RwLock<Pending>,
-    flusher: Mutex<Flusher>,
+    flusher: Mutex<Option<Flusher>>,
 }
 
 /// Runs one call into sled; a panic inside it becomes an error.

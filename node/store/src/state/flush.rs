@@ -4,8 +4,9 @@
 //! single one; a batch of a large block held a hundred megabytes. The redo file makes the whole of it atomic.
 
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::sync::{Arc, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use super::layer::Layer;
 use super::redo::{self, Redo};
@@ -25,12 +26,66 @@ const NICE: i32 = 10;
 /// Stale nodes that are listed at a time.
 const PRUNED_AT_A_TIME: usize = 4 * 1024;
 
-/// The thread that writes a layer, if any.
-pub(super) type Flusher = Option<JoinHandle<Result<(), StoreError>>>;
+/// Entries written between two flushes of the database, which keeps in memory what was not flushed.
+const ENTRIES_PER_FLUSH: usize = 1_000;
 
-fn joined(thread: JoinHandle<Result<(), StoreError>>) -> Result<(), StoreError> {
-    let broken = |_| Err(StoreError::Index { fact: "the thread that writes it broke".to_owned() });
-    thread.join().unwrap_or_else(broken)
+/// The thread that writes layers; one for as long as the index is open, for each new one would bring a heap of its own.
+#[derive(Debug)]
+pub(super) struct Flusher {
+    wake: Sender<()>,
+    done: Receiver<Result<(), StoreError>>,
+    is_busy: bool,
+}
+
+impl Flusher {
+    fn start(index: &Arc<StateIndex>) -> Result<Self, StoreError> {
+        let (wake, woken) = mpsc::channel::<()>();
+        let (tell, done) = mpsc::channel();
+        let weak = Arc::downgrade(index);
+        let work = move || {
+            // Behind the blocks' back means behind: all validators' layers fill at the same height. Where the system
+            // does not let it, the write is only less polite.
+            let _ = rustix::process::nice(NICE);
+            while woken.recv().is_ok() {
+                let Some(index) = weak.upgrade() else { return };
+                let outcome = index.next_layer().map_or(Ok(()), |layer| index.write_layer(&layer));
+                // Let go of before it is told: whoever hears it may close the index.
+                drop(index);
+                if tell.send(outcome).is_err() {
+                    return;
+                }
+            }
+        };
+        let spawned = thread::Builder::new().name("state-index".to_owned()).spawn(work);
+        spawned.map_err(|e| StoreError::io("start a thread for", &index.folder, e))?;
+        Ok(Self { wake, done, is_busy: false })
+    }
+
+    /// Waits for the layer that is being written; returns what went wrong with it.
+    fn wait(&mut self) -> Result<(), StoreError> {
+        if !self.is_busy {
+            return Ok(());
+        }
+        let outcome = self.done.recv();
+        self.is_busy = false;
+        outcome.unwrap_or_else(|_| Err(broken()))
+    }
+
+    /// Asks without waiting.
+    fn look(&mut self) -> Result<(), StoreError> {
+        match self.done.try_recv() {
+            Err(TryRecvError::Empty) => Ok(()),
+            Err(TryRecvError::Disconnected) => Err(broken()),
+            Ok(outcome) => {
+                self.is_busy = false;
+                outcome
+            }
+        }
+    }
+}
+
+fn broken() -> StoreError {
+    StoreError::Index { fact: "the thread that writes it broke".to_owned() }
 }
 
 impl StateIndex {
@@ -54,25 +109,21 @@ impl StateIndex {
         if !self.is_full() {
             return Ok(());
         }
-        let mut flusher = self.flusher.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(thread) = flusher.take() {
+        let mut held = self.flusher.lock().unwrap_or_else(PoisonError::into_inner);
+        let flusher = match &mut *held {
+            Some(flusher) => flusher,
+            None => held.insert(Flusher::start(self)?),
+        };
+        flusher.look()?;
+        if flusher.is_busy {
             let (bytes, blocks) = self.lag();
-            if !thread.is_finished() && bytes < LAYER_BYTES_MAX && blocks < LAYER_BLOCKS_MAX {
-                *flusher = Some(thread);
+            if bytes < LAYER_BYTES_MAX && blocks < LAYER_BLOCKS_MAX {
                 return Ok(());
             }
-            joined(thread)?;
+            flusher.wait()?;
         }
-        let this = Arc::clone(self);
-        let write = move || {
-            // Behind the blocks' back means behind: all validators' layers fill at the same height. Where the system
-            // does not let it, the write is only less polite.
-            let _ = rustix::process::nice(NICE);
-            this.next_layer().map_or(Ok(()), |layer| this.write_layer(&layer))
-        };
-        let spawned = thread::Builder::new().name("state-index".to_owned()).spawn(write);
-        let thread = spawned.map_err(|e| StoreError::io("start a thread for", &self.folder, e))?;
-        *flusher = Some(thread);
+        flusher.wake.send(()).map_err(|_| broken())?;
+        flusher.is_busy = true;
         Ok(())
     }
 
@@ -84,8 +135,8 @@ impl StateIndex {
     /// Writes everything into the database; durable when this returns.
     pub(crate) fn settle(&self) -> Result<(), StoreError> {
         let mut flusher = self.flusher.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(thread) = flusher.take() {
-            joined(thread)?;
+        if let Some(flusher) = &mut *flusher {
+            flusher.wait()?;
         }
         while let Some(layer) = self.next_layer() {
             self.write_layer(&layer)?;
@@ -142,7 +193,10 @@ impl StateIndex {
     fn put(&self, marker: &Marker, entries: &[(&[u8], Option<&[u8]>)]) -> Result<(), StoreError> {
         let keeps_old = self.keeps_old.read().unwrap_or_else(PoisonError::into_inner);
         guarded(|| {
-            for (key, value) in entries {
+            for (at, (key, value)) in entries.iter().enumerate() {
+                if at % ENTRIES_PER_FLUSH == ENTRIES_PER_FLUSH - 1 {
+                    self.db.flush()?;
+                }
                 if *keeps_old && key.first() == Some(&VALUE) {
                     self.keep_before(key)?;
                 }
