@@ -134,7 +134,10 @@ fn a_damaged_index_never_leads_to_another_state() {
             None => {}
         }
     }
-    assert!(rebuilt >= 2 && rebuilt + replayed >= 8, "the damage must have been felt: {rebuilt} and {replayed} of 24");
+    assert!(
+        rebuilt >= 2 && rebuilt + replayed >= 8,
+        "the damage must have been felt: {rebuilt} and {replayed} of 24"
+    );
 }
 
 /// Cuts, zeroes or flips some of what sled wrote.
