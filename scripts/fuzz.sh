@@ -18,8 +18,8 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 # The flags reach only code for --target: build scripts and macros stay as they are.
 export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing"
 export CARGO_INCREMENTAL=0
-# Not --locked: when a crate of ours names a new dependency, the lock file here may be behind it. Its pins stay.
-cargo build --manifest-path testnet/fuzz/Cargo.toml --release --quiet --target "$host" \
+# A crate of ours that names a new dependency leaves the lock file here behind: `cargo metadata` there brings it up to date.
+cargo build --locked --manifest-path testnet/fuzz/Cargo.toml --release --quiet --target "$host" \
     --target-dir target/fuzz ${FEATURES:+--features "$FEATURES"}
 program="target/fuzz/$host/release/tiltyard-fuzz"
 targets() { TILTYARD_FUZZ='' "$program" || true; }

@@ -165,11 +165,11 @@ impl<S: StateRead> Machine<S> {
         let Some(agreement) = &mut self.agreement else {
             return Ok(());
         };
-        // Until a peer says where the chain is, even an old journal looks new. Who decides alone has nobody to ask.
+        // Until a peer says where the chain is, even an old journal looks new, and an empty folder like the beginning of
+        // everything. Who decides alone has nobody to ask.
         let set = &self.chain.tip.next_set;
         let alone = set.find(&agreement.key()).is_some_and(|(_, own)| set.is_quorum(own.stake));
-        let unasked = height > Height::ZERO.next() && !self.sync.has_heard();
-        if unasked && !alone && !agreement.guard.is_signing() {
+        if !self.sync.has_heard() && !alone && !agreement.guard.is_signing() {
             return Ok(());
         }
         // Who follows for long before it is a member has listened when its turn comes.

@@ -111,6 +111,20 @@ impl Guard {
         Leave::Wait { from, quiet_ms: self.heard.is_none().then_some(left) }
     }
 
+    /// Notes that a block was decided without this node. At genesis a node signs at once, because its network may begin
+    /// with it; one that has the first block already began before, and what the key said there is not known.
+    ///
+    /// With `is_behind`, more blocks follow: it was not level when it began to listen, and begins again.
+    pub(crate) fn fetched(&mut self, height: Height, is_behind: bool) {
+        let was_at_genesis = self.journal.is_none() && self.opened_at == Height::ZERO.next();
+        if was_at_genesis && self.wait > Blocks::ZERO && self.began == Some(height) {
+            self.began = None;
+        }
+        if is_behind && self.began.is_none() {
+            self.first = None;
+        }
+    }
+
     /// Notes that the key said something at `height` that this run did not say.
     pub(crate) fn hear(&mut self, height: Height) -> Heard {
         if self.wait == Blocks::ZERO {
@@ -254,6 +268,31 @@ mod tests {
             assert_eq!(guard.ask(height(51), 300, QUIET), waits(52, Some(QUIET - 200)));
             assert_eq!(guard.ask(height(52), 400, QUIET), Leave::Sign);
         }
+    }
+
+    #[test]
+    fn a_wiped_folder_that_met_nobody_at_genesis_listens_once_it_is_given_the_first_block() {
+        let mut wiped = guard(0, None);
+        assert_eq!(wiped.ask(height(1), 0, QUIET), Leave::Sign, "it may be the first of its network");
+        wiped.fetched(height(1), false);
+        assert_eq!(wiped.hear(height(1)), Heard::Lost, "its former life's signature under the first block");
+        assert_eq!(wiped.ask(height(2), 0, QUIET), waits(4, None));
+        assert_eq!(wiped.ask(height(4), 0, QUIET), Leave::Sign);
+        let mut young = guard(0, None);
+        assert_eq!(young.ask(height(1), 0, QUIET), Leave::Sign);
+        young.fetched(height(2), false);
+        assert_eq!(young.ask(height(3), 0, QUIET), Leave::Sign, "it took part in the first block");
+    }
+
+    #[test]
+    fn who_listened_among_liars_at_an_old_height_takes_its_former_signatures_for_no_twin() {
+        let mut guard = guard(1, None);
+        assert_eq!(guard.ask(height(2), 0, QUIET), waits(4, Some(QUIET)), "it was told that it is level");
+        guard.fetched(height(3), true);
+        assert_eq!(guard.hear(height(5)), Heard::Lost, "under a block that was fetched");
+        guard.fetched(height(28), false);
+        assert_eq!(guard.ask(height(29), 0, QUIET), waits(31, None));
+        assert_eq!(guard.hear(height(31)), Heard::Twin, "signed while it listens");
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl Report {
         println!("  {}", self.command);
         println!("  {}", self.machine.text());
         for row in &self.rows {
-            let bar = match (row.bar, row.holds()) {
+            let bar = match (row.bar.filter(|_| !self.quick), row.holds()) {
                 (Some(bar), Some(true)) => format!("   {} holds", bar.text()),
                 (Some(bar), Some(false)) => format!("   {} MISSED", bar.text()),
                 (Some(_), None) | (None, _) => String::new(),

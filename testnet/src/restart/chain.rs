@@ -1,9 +1,11 @@
-//! Makes a long chain of a single validator through the store.
+//! Makes a long chain of a single validator through the store: one thread signs what the other executes and writes.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -15,11 +17,15 @@ use tiltyard_proto::genesis::{Genesis, GenesisValidator, Grant, Params};
 use tiltyard_proto::ids::TransactionId;
 use tiltyard_proto::transaction::{Action, SignedTransaction, Transaction, VerifiedTransaction};
 use tiltyard_proto::units::{Height, MicroCredits, Nonce, Round, Stake, UnixMillis};
-use tiltyard_store::{ChainStore as _, CommitRef, Store, StoreOptions};
+use tiltyard_store::{ChainStore as _, CommitRef, StateOptions, Store, StoreOptions};
 
 /// Accounts that pay, and accounts that receive.
 const PAYERS: u64 = 1_000;
 const RECEIVERS: u64 = 10_000;
+/// Full blocks that are signed ahead.
+const AHEAD: usize = 4;
+/// Memory for the pages and for the nodes of the state while the chain is made.
+const CACHE_BYTES: usize = 512 << 20;
 /// How long ago the chain began, in milliseconds: longer than a million blocks of a millisecond.
 const AGE_MS: u64 = 10_000_000;
 
@@ -53,25 +59,30 @@ struct Builder {
 /// Makes the node's folder, or continues one that an earlier run began.
 pub(super) fn make(folder: &Path, plan: &Plan) -> Result<Made> {
     let builder = Builder::open(folder)?;
-    let (mut store, recovered) =
-        Store::open(&folder.join("chain"), &builder.genesis, StoreOptions::default())?;
-    let mut tip = recovered.tip;
-    let mut nonce = query::account(&store.reader(), &builder.payers[0].public())?.nonce.get();
-    loop {
-        let at = tip.as_ref().map_or(0, |tip| tip.block.header.height.get());
-        if at >= plan.blocks {
-            return Ok(Made { tip: at });
-        }
-        let is_full = (at + 1).is_multiple_of(plan.full_every);
-        let transfers = if is_full { plan.transfers } else { 0 };
-        tip = Some(builder.add(&mut store, tip.as_ref(), transfers, nonce)?);
-        if is_full {
-            nonce += plan.transfers / plan.transfers.clamp(1, PAYERS);
-        }
-        if (at + 1).is_multiple_of(10_000) {
-            eprintln!("{} blocks made", at + 1);
-        }
-    }
+    let state = StateOptions {
+        page_cache_bytes: CACHE_BYTES as u64,
+        node_cache_bytes: CACHE_BYTES,
+        ..StateOptions::default()
+    };
+    let options = StoreOptions { state, ..StoreOptions::default() };
+    let (mut store, recovered) = Store::open(&folder.join("chain"), &builder.genesis, options)?;
+    let begun = recovered.tip.as_ref().map_or(0, |tip| tip.block.header.height.get());
+    let nonce = query::account(&store.reader(), &builder.payers[0].public())?.nonce.get();
+    let (signed, full) = mpsc::sync_channel(AHEAD);
+    thread::scope(|scope| {
+        let builder = &builder;
+        scope.spawn(move || {
+            let mut nonce = nonce;
+            for height in (begun + 1..=plan.blocks).filter(|height| height.is_multiple_of(plan.full_every)) {
+                // The other side has given up: nobody wants what is signed.
+                if signed.send(builder.transfers(Height::new(height), plan.transfers, nonce)).is_err() {
+                    return;
+                }
+                nonce += plan.transfers / plan.transfers.clamp(1, PAYERS);
+            }
+        });
+        builder.grow(&mut store, recovered.tip, plan, full)
+    })
 }
 
 fn write_secret(path: &Path, text: &str) -> Result<()> {
@@ -123,16 +134,39 @@ impl Builder {
         (0..each * payers).map(sign).collect()
     }
 
+    /// Makes blocks until there are enough.
+    fn grow(
+        &self,
+        store: &mut Store,
+        mut tip: Option<DecidedBlock>,
+        plan: &Plan,
+        full: Receiver<Vec<VerifiedTransaction>>,
+    ) -> Result<Made> {
+        loop {
+            let at = tip.as_ref().map_or(0, |tip| tip.block.header.height.get());
+            if at >= plan.blocks {
+                return Ok(Made { tip: at });
+            }
+            let transactions = if (at + 1).is_multiple_of(plan.full_every) {
+                full.recv().context("the thread that signs has ended early")?
+            } else {
+                Vec::new()
+            };
+            tip = Some(self.add(store, tip.as_ref(), transactions)?);
+            if (at + 1).is_multiple_of(10_000) {
+                eprintln!("{} blocks made", at + 1);
+            }
+        }
+    }
+
     /// Makes and commits the block after `parent`.
     fn add(
         &self,
         store: &mut Store,
         parent: Option<&DecidedBlock>,
-        transfers: u64,
-        nonce: u64,
+        transactions: Vec<VerifiedTransaction>,
     ) -> Result<DecidedBlock> {
         let height = parent.map_or(Height::new(1), |parent| parent.block.header.height.next());
-        let transactions = self.transfers(height, transfers, nonce);
         let reader = store.reader();
         let set = query::set_at(&reader, height)?;
         let parent_certificate = parent.map(|parent| parent.certificate.clone());

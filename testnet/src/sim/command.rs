@@ -116,6 +116,9 @@ struct Summary {
     settled: u64,
     /// Seeds in which a node crashed and the network was split.
     crashed_and_split: u64,
+    /// Seeds in which a node lost its disk, and those in which it then joined by a snapshot.
+    wiped: u64,
+    joined: u64,
     /// Seeds in which a validator set changed.
     set_changed: u64,
     slashed: u64,
@@ -217,6 +220,8 @@ fn summarise(shape: &Shape, outcomes: &[(u64, Outcome)], failures: &[Shrunk], wa
         late_rounds: sum(|outcome| outcome.late_rounds),
         settled: sum(|outcome| u64::from(outcome.is_settled)),
         crashed_and_split: sum(|outcome| u64::from(outcome.crashes > 0 && outcome.splits > 0)),
+        wiped: sum(|outcome| u64::from(outcome.wiped > 0)),
+        joined: sum(|outcome| u64::from(outcome.joins > 0)),
         set_changed: sum(|outcome| u64::from(outcome.set_changes > 0)),
         slashed: sum(|outcome| u64::from(!outcome.punished.is_empty())),
         stopped_signing: sum(|outcome| outcome.stopped_signing),
@@ -253,6 +258,7 @@ fn print_summary(summary: &Summary) {
         "a task settled in {}, a crash and a split in {}, another validator set in {}, an offender slashed in {}",
         summary.settled, summary.crashed_and_split, summary.set_changed, summary.slashed
     );
+    println!("a disk lost in {}, a join by snapshot after it in {}", summary.wiped, summary.joined);
     println!(
         "{} nodes with damaged disks stopped signing; {} seeds failed",
         summary.stopped_signing, summary.failed_seeds

@@ -11,14 +11,16 @@ use std::rc::Rc;
 use tiltyard_keys::Verifier;
 use tiltyard_ledger::memory::MemoryState;
 use tiltyard_ledger::{BlockContext, ReadError, StateRead, query};
-use tiltyard_machine::Recovered;
 use tiltyard_machine::io::Commit;
+use tiltyard_machine::{JoinState, Recovered};
 use tiltyard_proto::block::DecidedBlock;
 use tiltyard_proto::genesis::Genesis;
 use tiltyard_proto::ids::BlockHash;
+use tiltyard_proto::snapshot::SnapshotCut;
 use tiltyard_proto::units::Height;
 
 use super::planted::Bug;
+use super::snapshots::{Joining, Snapshot};
 use super::view::StateView;
 
 /// What becomes of writes that were not synced when the power went.
@@ -46,6 +48,8 @@ pub enum Damage {
 /// All that a disk holds.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Content {
+    /// Height before the first block in the log: not 0 where the chain begins with a snapshot.
+    pub(crate) base: u64,
     pub(crate) blocks: Vec<Rc<DecidedBlock>>,
     pub(crate) state: MemoryState,
     /// Height of the block that the state is after.
@@ -55,12 +59,21 @@ pub(crate) struct Content {
     before: Vec<Rc<Vec<u8>>>,
     pub(crate) bodies: BTreeMap<BlockHash, (Height, Rc<Vec<u8>>)>,
     pub(crate) roles: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Whether snapshots are made in this run.
+    pub(crate) makes_snapshots: bool,
+    pub(crate) snapshots: BTreeMap<u64, Rc<Snapshot>>,
+    pub(crate) joining: Option<Joining>,
 }
 
 impl Content {
     /// Returns the height of the last block in the log.
     pub(crate) fn tip(&self) -> u64 {
-        self.blocks.len() as u64
+        self.base + self.blocks.len() as u64
+    }
+
+    /// Returns the block at a height.
+    pub(crate) fn block(&self, height: u64) -> Option<&Rc<DecidedBlock>> {
+        self.blocks.get(height.checked_sub(self.base + 1)? as usize)
     }
 
     fn apply(&mut self, write: &Write) {
@@ -78,7 +91,24 @@ impl Content {
                 self.state_height = self.tip();
                 let reached = Height::new(self.state_height);
                 self.bodies.retain(|_, (height, _)| *height > reached);
+                self.make_snapshot();
             }
+            Write::BeginSnapshot(decided, cut) => {
+                let (decided, cut) = (Rc::clone(decided), Rc::clone(cut));
+                let chunks = BTreeMap::new();
+                self.joining = Some(Joining { decided, cut, chunks, is_whole: false });
+            }
+            Write::Chunk(index, bytes) => {
+                if let Some(joining) = &mut self.joining {
+                    joining.chunks.insert(*index, Rc::clone(bytes));
+                }
+            }
+            Write::WholeSnapshot => {
+                if let Some(joining) = &mut self.joining {
+                    joining.is_whole = true;
+                }
+            }
+            Write::DropSnapshot => self.joining = None,
             Write::Role(key, value) => {
                 if value.is_empty() {
                     self.roles.remove(key);
@@ -93,7 +123,14 @@ impl Content {
     fn tear(&mut self, write: &Write) {
         match write {
             Write::Commit(decided, _) => self.blocks.push(Rc::clone(decided)),
-            Write::Body { .. } | Write::Journal(_) | Write::ResetJournal(_) | Write::Role(..) => {}
+            Write::Body { .. }
+            | Write::Journal(_)
+            | Write::ResetJournal(_)
+            | Write::Role(..)
+            | Write::BeginSnapshot(..)
+            | Write::Chunk(..)
+            | Write::WholeSnapshot
+            | Write::DropSnapshot => {}
         }
     }
 }
@@ -106,6 +143,10 @@ pub(crate) enum Write {
     ResetJournal(Rc<Vec<u8>>),
     Commit(Rc<DecidedBlock>, Rc<Commit>),
     Role(Vec<u8>, Vec<u8>),
+    BeginSnapshot(Rc<DecidedBlock>, Rc<SnapshotCut>),
+    Chunk(u32, Rc<Vec<u8>>),
+    WholeSnapshot,
+    DropSnapshot,
 }
 
 /// Says why a disk cannot be opened.
@@ -114,6 +155,9 @@ pub(crate) enum OpenError {
     /// A block of the log does not lead to the state that its header names.
     #[error("block {height} of the log leads to another state than its header says: {fact}")]
     Replay { height: u64, fact: String },
+    /// A snapshot that was fetched whole does not lead to the state that it is of.
+    #[error("a joined state cannot be made: {fact}")]
+    Join { fact: String },
 }
 
 /// A disk.
@@ -126,19 +170,22 @@ pub(crate) struct Disk {
     pending: Vec<Write>,
     /// What was synced, newest last; kept only where a planted bug brings an old disk back.
     backups: Option<Vec<Content>>,
-    origin: MemoryState,
+    /// Where the log begins: a state, and the height of the block that it is after.
+    origin: (u64, MemoryState),
+    genesis: MemoryState,
 }
 
 impl Disk {
     /// Makes a disk at genesis.
-    pub(crate) fn new(origin: MemoryState, bug: Option<Bug>) -> Self {
-        let content = Content { state: origin.clone(), ..Content::default() };
+    pub(crate) fn new(genesis: MemoryState, bug: Option<Bug>, makes_snapshots: bool) -> Self {
+        let content = Content { state: genesis.clone(), makes_snapshots, ..Content::default() };
         Self {
             live: Rc::new(RefCell::new(content.clone())),
             durable: content,
             pending: Vec::new(),
             backups: (bug == Some(Bug::RestoredBackup)).then(Vec::new),
-            origin,
+            origin: (0, genesis.clone()),
+            genesis,
         }
     }
 
@@ -181,8 +228,7 @@ impl Disk {
         match damage {
             Damage::None => {}
             Damage::State => {
-                self.durable.state = self.origin.clone();
-                self.durable.state_height = 0;
+                (self.durable.state_height, self.durable.state) = self.origin.clone();
             }
             Damage::Bodies => self.durable.bodies.clear(),
         }
@@ -190,9 +236,29 @@ impl Disk {
         self.live = Rc::new(RefCell::new(self.durable.clone()));
     }
 
+    /// Forgets everything: a new disk.
+    pub(crate) fn wipe(&mut self) {
+        let makes_snapshots = self.durable.makes_snapshots;
+        self.pending.clear();
+        self.durable = Content { state: self.genesis.clone(), makes_snapshots, ..Content::default() };
+        self.origin = (0, self.genesis.clone());
+        self.live = Rc::new(RefCell::new(self.durable.clone()));
+    }
+
+    /// Closes the disk in good order.
+    pub(crate) fn close(&mut self) {
+        self.sync();
+        self.live = Rc::new(RefCell::new(self.durable.clone()));
+    }
+
     /// Opens the disk at a start: brings the state to the log's end and returns what the machine starts from.
     pub(crate) fn open(&mut self, genesis: &Genesis, bug: Option<Bug>) -> Result<Recovered, OpenError> {
         let content = &mut self.durable;
+        let base = content.base;
+        content.adopt(bug).map_err(|fact| OpenError::Join { fact })?;
+        if content.base != base {
+            self.origin = (content.state_height, content.state.clone());
+        }
         if bug == Some(Bug::SkippedReplay) {
             content.state_height = content.tip();
         }
@@ -216,8 +282,12 @@ impl Disk {
                 .map(|(block, (height, bytes))| (*block, *height, bytes.to_vec()))
                 .collect(),
             roles: content.roles.clone().into_iter().collect(),
-            joining: None,
-            begun_by_snapshot: false,
+            joining: content.joining.as_ref().map(|joining| JoinState {
+                decided: joining.decided.as_ref().clone(),
+                cut: joining.cut.as_ref().clone(),
+                have: joining.chunks.keys().copied().collect(),
+            }),
+            begun_by_snapshot: content.base > 0,
         };
         self.live = Rc::new(RefCell::new(content.clone()));
         Ok(recovered)
@@ -233,7 +303,7 @@ impl Disk {
 fn replay(content: &mut Content, genesis: &Genesis) -> Result<(), OpenError> {
     let height = content.state_height + 1;
     let failed = |fact: String| OpenError::Replay { height, fact };
-    let decided = Rc::clone(&content.blocks[content.state_height as usize]);
+    let decided = content.block(height).cloned().ok_or_else(|| failed("it is not in the log".to_owned()))?;
     let read = |error: ReadError| failed(error.to_string());
     let parent_set = query::set_at(&content.state, Height::new(content.state_height)).map_err(read)?;
     let verifier = Verifier::new(genesis.hash());

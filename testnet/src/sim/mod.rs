@@ -8,7 +8,8 @@
 //! A seed decides everything: the same seed gives the same trace, bit for bit. The watcher ([`Violation`]) looks after
 //! each block and each message; a violation is a bug, and comes with the one command that shows it again, with as few
 //! faults as show it. In some runs operators move stake: validators release some, leave, come back, are jailed for
-//! absence and return, while committees stay frozen.
+//! absence and return, while committees stay frozen. In others a validator loses its whole disk and joins again by a
+//! snapshot of its peers, one of which may lie, and may die on the way.
 //!
 //! - `sim --seeds A..B`: networks drawn from seeds, every core busy.
 //! - `sim --every-effect A..B`: one crash at each effect of each node within those heights, with each write fate.
@@ -26,6 +27,7 @@ mod command;
 mod disk;
 mod every;
 mod hunt;
+mod join;
 mod life;
 mod market;
 mod network;
@@ -37,6 +39,7 @@ mod random;
 mod shape;
 mod shell;
 mod shrink;
+mod snapshots;
 mod timely;
 mod trace;
 mod treason;
@@ -78,6 +81,10 @@ pub struct Outcome {
     pub crashes: u64,
     /// Splits of the network that began.
     pub splits: u64,
+    /// Times that a node lost its disk.
+    pub wiped: u64,
+    /// Times that a node made its state from a snapshot of its peers.
+    pub joins: u64,
     /// What honest nodes told their operators while no block came: who, and what.
     pub stalls: Vec<(usize, String)>,
     /// Blocks whose validator set was another one than that of the block before.
@@ -131,6 +138,8 @@ pub fn run_plan(plan: Plan, keep_lines: bool) -> anyhow::Result<Outcome> {
         punished: world.oracle.punished.iter().map(|((_, of), at)| (*of, *at)).collect(),
         crashes: world.crashes,
         splits: world.splits,
+        wiped: world.wiped,
+        joins: world.oracle.joins,
         stalls: world.oracle.stalls.clone(),
         set_changes: world.oracle.set_changes,
         stopped_signing: world.stopped_signing,

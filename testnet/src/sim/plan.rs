@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::disk::{Damage, WriteFate};
+use super::join;
 use super::life::{self, Step};
 use super::random::Dice;
 use super::shape::{STRIKE, Shape};
@@ -69,6 +70,13 @@ pub enum Fault {
     Freeze {
         /// Which node.
         node: usize,
+    },
+    /// A node loses its whole disk, and joins again by a snapshot.
+    Wipe {
+        /// Which node.
+        node: usize,
+        /// Whether it dies once more, after so many effects, and with what fate of a write.
+        again: Option<(u64, WriteFate)>,
     },
 }
 
@@ -183,7 +191,7 @@ impl Plan {
         let latency_ms = latencies(nodes, &mut dice);
         let skew = |dice: &mut Dice| dice.below(2 * SKEW_MS_MAX) as i64 - SKEW_MS_MAX as i64;
         let skew_ms = (0..nodes).map(|_| skew(&mut dice)).collect();
-        let treason = treasons(shape, &mut dice);
+        let mut treason = treasons(shape, &mut dice);
         let heal_ms = CALM_MS + dice.between(4_000, 10_000);
         let count = dice.between(3, 9) as usize;
         // At least a crash and a partition in every plan.
@@ -211,6 +219,10 @@ impl Plan {
         if absence || !life.is_empty() {
             // A seat that is empty for a while leaves none to spare for a validator that must not sign any more.
             faults.iter_mut().for_each(|(_, timed)| timed.fault.spare_bodies());
+        } else {
+            let ground = join::Ground { honest: &honest, skewed, spare, heal_ms };
+            let wiped = join::draw(seed, shape, &ground, &mut treason);
+            faults.extend(wiped.filter(|(at, _)| shape.only.as_ref().is_none_or(|only| only.contains(at))));
         }
         let shape = shape.clone();
         Self { seed, shape, weather, latency_ms, skew_ms, faults, heal_ms, treason, audience, absence, life }
@@ -226,6 +238,12 @@ impl Plan {
     #[must_use]
     pub fn seats_move(&self) -> bool {
         self.absence || !self.life.is_empty()
+    }
+
+    /// Says whether some node joins by a snapshot: then all make them.
+    #[must_use]
+    pub fn has_joins(&self) -> bool {
+        self.faults.iter().any(|(_, timed)| matches!(timed.fault, Fault::Wipe { .. }))
     }
 
     /// Says whether nothing but byzantine nodes disturbs this run: then promises about time hold to the block.

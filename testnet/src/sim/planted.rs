@@ -45,11 +45,13 @@ pub enum Bug {
     DeafProposer,
     /// Every offence reads as punished already.
     ForgivenOffence,
+    /// A state made from a snapshot lacks the last chunk that holds anything, and its root is taken on trust.
+    ShortJoin,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::SendBeforeWrite,
         Self::ForgottenJournal,
         Self::DroppedBodies,
@@ -68,6 +70,7 @@ impl Bug {
         Self::FlippedBit,
         Self::DeafProposer,
         Self::ForgivenOffence,
+        Self::ShortJoin,
     ];
 
     /// Returns the shape in which it can be seen: a promise about time is kept to the block in a calm network only, and
@@ -93,7 +96,8 @@ impl Bug {
             | Self::SyncOffByOne
             | Self::SkippedReplay
             | Self::WrongScores
-            | Self::FlippedBit => shape,
+            | Self::FlippedBit
+            | Self::ShortJoin => shape,
         }
     }
 

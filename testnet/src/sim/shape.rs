@@ -8,6 +8,8 @@ use super::planted::Bug;
 
 /// The number of the one crash that a shape may ask for; not one of those that are drawn.
 pub(crate) const STRIKE: usize = 99;
+/// The number of the loss of a disk, which is drawn beside the other faults.
+pub(crate) const WIPE: usize = 98;
 
 /// What a run is asked to be, besides its seed.
 #[derive(Debug, Clone, PartialEq, Eq)]

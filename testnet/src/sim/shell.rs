@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use tiltyard_machine::io::{Commit, JobId};
 use tiltyard_machine::roles::{JudgeConfig, MinerConfig, RoleConfig, RoleSecret};
-use tiltyard_machine::{Config, Durable, Effect, Event, Input, Machine, MempoolLimits};
+use tiltyard_machine::{Config, Durable, Effect, Event, Input, JoinConfig, Machine, MempoolLimits};
 use tiltyard_proto::codec;
 use tiltyard_proto::state::{Account, StateKey};
 use tiltyard_proto::units::{Blocks, MicroCredits};
@@ -78,7 +78,7 @@ impl World {
             },
             role_secret: RoleSecret::new([node as u8; 32]),
             mempool: MempoolLimits::default(),
-            join: None,
+            join: self.nodes[node].joins.then_some(JoinConfig { checkpoint: None }),
         }
     }
 
@@ -90,6 +90,7 @@ impl World {
         let bug = self.plan.shape.planted;
         let (config, now) = (self.config(at), self.clock(at));
         let node = &mut self.nodes[at];
+        let base = node.disk.durable.base;
         let recovered = match node.disk.open(&self.genesis, bug) {
             Ok(recovered) => recovered,
             Err(error) => {
@@ -98,6 +99,10 @@ impl World {
         };
         let tip = node.disk.durable.tip();
         self.trace.note(self.now_ms, at, 1, &tip.to_be_bytes(), || format!("starts at height {tip}"));
+        if node.disk.durable.base != base {
+            self.oracle.joined(at, &node.disk.durable);
+            node.acknowledged = tip;
+        }
         self.oracle.restarted(at, tip, node.acknowledged);
         match Machine::new(config, node.disk.view(at, bug), recovered, now) {
             Ok(machine) => node.machine = Some(machine),
@@ -113,20 +118,11 @@ impl World {
     /// Cuts a node's power.
     fn crash(&mut self, at: usize, doom: Doom) {
         self.trace.note(self.now_ms, at, 2, &[], || format!("crashes: {doom:?}"));
-        let node = &mut self.nodes[at];
-        node.machine = None;
-        node.written = Durable::at_start();
-        node.life += 1;
-        node.timers.clear();
-        node.seen.clear();
-        node.judging.clear();
-        node.jobs.clear();
+        self.stop(at);
         self.crashes += 1;
+        let node = &mut self.nodes[at];
         node.is_damaged |= doom.damage == Damage::Bodies;
         node.disk.crash(doom.fate, doom.damage);
-        for other in 0..self.nodes.len() {
-            self.disconnect(other, at);
-        }
         self.later(doom.down_ms, Due::Start(at));
     }
 
@@ -179,7 +175,11 @@ impl World {
             }
             if is_durable(&effect) {
                 lag_ms += self.dice.below(FSYNC_MS_MAX + 1);
+                let is_end = matches!(effect, Effect::FinishSnapshot { .. });
                 self.carry_out_write(at, effect, lag_ms);
+                if is_end {
+                    return self.reopen(at);
+                }
             } else {
                 self.carry_out(at, effect, lag_ms);
             }
@@ -218,8 +218,7 @@ impl World {
                 disk.write(Write::Commit(Rc::new(commit.decided.clone()), Rc::clone(&commit)));
                 return Some(commit);
             }
-            // The caller gives writes only.
-            _ => {}
+            other => self.write_snapshot(at, other),
         }
         None
     }
@@ -229,6 +228,7 @@ impl World {
         let unsynced = match (bug, &effect) {
             (Some(Bug::UnsyncedJournal), Effect::Journal(_) | Effect::ResetJournal(_)) => true,
             (Some(Bug::EarlyAcknowledgement), Effect::Commit(_)) => true,
+            (_, Effect::SaveChunk { .. }) => true,
             (Some(_) | None, _) => false,
         };
         let committed = self.write(at, effect);
@@ -253,7 +253,11 @@ impl World {
             | Effect::Journal(_)
             | Effect::ResetJournal(_)
             | Effect::Commit(_)
-            | Effect::SaveRole(_) => self.carry_out_write(at, effect, lag_ms),
+            | Effect::SaveRole(_)
+            | Effect::BeginSnapshot { .. }
+            | Effect::SaveChunk { .. }
+            | Effect::FinishSnapshot { .. }
+            | Effect::DropSnapshot => self.carry_out_write(at, effect, lag_ms),
             Effect::Say { topic, frame } => match frame.open(&self.nodes[at].written) {
                 Ok(bytes) => self.carry_out(at, Effect::Publish { topic, bytes }, lag_ms),
                 // Only a shell with a bug comes here: the message stays sealed, and is never sent.
@@ -287,15 +291,8 @@ impl World {
                 let delay = self.dice.between(10, 250);
                 self.give_later(at, delay, Input::Blob { root: blob.root, held });
             }
-            // No disk of the simulator loses blocks in the middle, and nodes here catch up by blocks.
-            Effect::Serve { .. }
-            | Effect::Drop(_)
-            | Effect::FinishJob(_)
-            | Effect::Repair(_)
-            | Effect::BeginSnapshot { .. }
-            | Effect::SaveChunk { .. }
-            | Effect::FinishSnapshot { .. }
-            | Effect::DropSnapshot => {}
+            // No disk of the simulator loses blocks in the middle.
+            Effect::Serve { .. } | Effect::Drop(_) | Effect::FinishJob(_) | Effect::Repair(_) => {}
             Effect::StartJob { id, job } => self.start_job(at, id, &job),
             Effect::CancelJob(id) => {
                 self.nodes[at].jobs.remove(&id);

@@ -78,7 +78,11 @@ impl World {
         self.active_faults().all(|(_, timed)| match &timed.fault {
             Fault::Partition { side, .. } => (side >> from) & 1 == (side >> to) & 1,
             Fault::Cut { from: a, to: b } => (*a, *b) != (from, to),
-            Fault::Crash { .. } | Fault::Storm(_) | Fault::Clock { .. } | Fault::Freeze { .. } => true,
+            Fault::Crash { .. }
+            | Fault::Storm(_)
+            | Fault::Clock { .. }
+            | Fault::Freeze { .. }
+            | Fault::Wipe { .. } => true,
         })
     }
 
@@ -92,7 +96,8 @@ impl World {
             | Fault::Partition { .. }
             | Fault::Cut { .. }
             | Fault::Clock { .. }
-            | Fault::Freeze { .. } => None,
+            | Fault::Freeze { .. }
+            | Fault::Wipe { .. } => None,
         });
         storm.unwrap_or(self.plan.weather)
     }
@@ -242,11 +247,13 @@ impl World {
         let response = match &request {
             SyncRequest::Status => {
                 let tip = if lies { 1_000 + content.tip() } else { content.tip() };
-                Some(SyncResponse::Status { tip: Height::new(tip), first: Height::new(1) })
+                Some(SyncResponse::Status { tip: Height::new(tip), first: Height::new(content.base + 1) })
             }
             SyncRequest::Blocks { from, max } => {
                 let skipped = u64::from(bug == Some(Bug::SyncOffByOne));
-                let start = (from.get() + skipped).saturating_sub(1) as usize;
+                // What is before a snapshot is not there.
+                let start = (from.get() + skipped).checked_sub(content.base + 1);
+                let start = start.map_or(usize::MAX, |start| start as usize);
                 let most = (*max as usize).min(BLOCKS_MAX);
                 let mut blocks: Vec<_> = content
                     .blocks
@@ -275,13 +282,16 @@ impl World {
         drop(content);
         match response {
             Some(response) => self.answer(to, asker, 0, Some(response)),
-            None => {
-                self.token += 1;
-                self.requests.insert(self.token, asker);
-                let token = RequestToken(self.token);
-                self.give(to, Input::Request { token, from: peer(asker.0), request });
-            }
+            None => self.serve_rest(to, asker, request),
         }
+    }
+
+    /// Gives a request to the machine.
+    pub(crate) fn pass_on(&mut self, to: usize, asker: (usize, u64, RequestToken), request: SyncRequest) {
+        self.token += 1;
+        self.requests.insert(self.token, asker);
+        let token = RequestToken(self.token);
+        self.give(to, Input::Request { token, from: peer(asker.0), request });
     }
 
     /// A machine answered a request.
@@ -291,7 +301,7 @@ impl World {
         }
     }
 
-    fn answer(
+    pub(crate) fn answer(
         &mut self,
         at: usize,
         (to, life, token): (usize, u64, RequestToken),

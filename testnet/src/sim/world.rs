@@ -64,6 +64,8 @@ pub(crate) struct Node {
     pub(crate) acknowledged: u64,
     /// A proposed body on its disk was damaged once: it may have to stop signing.
     pub(crate) is_damaged: bool,
+    /// It lost its disk once, and joins by a snapshot when it has no blocks.
+    pub(crate) joins: bool,
     /// Effects carried out, in all its lives.
     pub(crate) carried: Vec<Boundary>,
 }
@@ -119,6 +121,8 @@ pub(crate) struct World {
     pub(crate) crashes: u64,
     /// Splits of the network that began.
     pub(crate) splits: u64,
+    /// Times that a node lost its disk.
+    pub(crate) wiped: u64,
     queue: BTreeMap<(u64, u64), Due>,
     serial: u64,
 }
@@ -138,7 +142,7 @@ impl World {
         let nodes = (0..count)
             .map(|node| Node {
                 key: secret(CONSENSUS, node),
-                disk: Disk::new(origin.clone(), bug),
+                disk: Disk::new(origin.clone(), bug, plan.has_joins()),
                 machine: None,
                 written: Durable::at_start(),
                 life: 0,
@@ -150,6 +154,7 @@ impl World {
                 frozen_until: 0,
                 acknowledged: 0,
                 is_damaged: false,
+                joins: false,
                 carried: Vec::new(),
             })
             .collect();
@@ -178,6 +183,7 @@ impl World {
             stopped_signing: 0,
             crashes: 0,
             splits: 0,
+            wiped: 0,
             queue: BTreeMap::new(),
             serial: 0,
         })
@@ -365,6 +371,7 @@ impl World {
                 let down_ms = timed.for_ms;
                 self.nodes[node].doom.get_or_insert(Doom { effects, fate, damage, down_ms });
             }
+            Fault::Wipe { node, again } => self.wipe(node, timed.for_ms, again),
             Fault::Freeze { node } => self.nodes[node].frozen_until = self.now_ms + timed.for_ms,
             Fault::Partition { side, hang_up: true } => self.hang_up(side),
             Fault::Partition { .. } | Fault::Cut { .. } | Fault::Storm(_) | Fault::Clock { .. } => {}

@@ -1,6 +1,6 @@
 //! The simulator: it repeats itself, finds nothing where nothing is wrong, and finds what was planted.
 
-use tiltyard_testnet::sim::{Bug, Outcome, Shape, Violation, WriteFate, run_seed, shrink, strikes};
+use tiltyard_testnet::sim::{Bug, Outcome, Plan, Shape, Violation, WriteFate, run_seed, shrink, strikes};
 
 fn run(seed: u64, shape: &Shape) -> Outcome {
     run_seed(seed, shape, false).expect("the shape is a network")
@@ -77,6 +77,25 @@ fn one_liar_of_four_breaks_nothing_and_is_slashed_where_it_is_seen() {
     assert!(outcomes.iter().any(|outcome| !outcome.punished.is_empty()), "some liar is slashed");
 }
 
+/// The first seeds in which a node loses its disk.
+fn wiping(shape: &Shape, count: usize) -> impl Iterator<Item = u64> {
+    (0..).filter(|seed| Plan::of(*seed, shape).has_joins()).take(count)
+}
+
+#[test]
+fn a_validator_that_lost_its_disk_joins_by_snapshot_and_contradicts_nothing_it_said_even_among_liars() {
+    for (shape, count) in [(Shape::of(4, 0), 4), (Shape::of(4, 1), 3)] {
+        let mut joins = 0;
+        for seed in wiping(&shape, count) {
+            let outcome = run(seed, &shape);
+            assert_eq!(outcome.violations, [], "seed {seed} of {shape:?}");
+            assert_eq!(outcome.wiped, 1, "seed {seed} of {shape:?}");
+            joins += outcome.joins;
+        }
+        assert!(joins > 0, "no node joined by a snapshot: {shape:?}");
+    }
+}
+
 #[test]
 fn two_liars_of_seven_break_nothing() {
     clean(0..1, &Shape::of(7, 2));
@@ -117,6 +136,7 @@ fn bugs_of_rules_reads_and_timers_are_caught() {
         Bug::SyncOffByOne,
         Bug::WrongScores,
         Bug::FlippedBit,
+        Bug::ShortJoin,
     ]);
 }
 

@@ -164,6 +164,10 @@ impl<S: StateRead> Machine<S> {
             self.lied(&from, "gave a block without a valid certificate");
             return Ok(true);
         }
+        let is_behind = self.is_syncing();
+        if let Some(agreement) = &mut self.agreement {
+            agreement.guard.fetched(next, is_behind);
+        }
         if let Some(candidate) = self.chain.take(&hash) {
             self.commit_candidate(candidate, decided.certificate)?;
             return Ok(true);

@@ -334,6 +334,8 @@ impl<S: StateRead> Machine<S> {
                 self.notify(Event::Trouble { fact });
                 self.join.stage = Stage::Off;
             }
+            // Perhaps the peer's doing, perhaps this node's own clock: nobody is blamed for what one's clock says.
+            Err(LightError::FromFuture { .. }) => self.join_failed(from),
             Err(_) => self.join_lied(from, "gave a header that does not verify"),
         }
     }

@@ -63,6 +63,8 @@ pub(crate) struct Oracle {
     pub(crate) stalls: Vec<(usize, String)>,
     /// Sets that differ from the one before.
     pub(crate) set_changes: u64,
+    /// States that were made from a snapshot.
+    pub(crate) joins: u64,
 }
 
 /// How a task ended.
@@ -110,6 +112,7 @@ impl Oracle {
             punished: BTreeMap::new(),
             stalls: Vec::new(),
             set_changes: 0,
+            joins: 0,
         })
     }
 
@@ -281,6 +284,25 @@ impl Oracle {
                 });
             if proven.is_err() {
                 return self.say(Violation::State { node, height });
+            }
+        }
+    }
+
+    /// A node that lost its disk has a state again, made from a snapshot: it must be the one after the block that the
+    /// others have there.
+    pub(crate) fn joined(&mut self, node: usize, content: &Content) {
+        self.joins += 1;
+        let height = content.base + 1;
+        let hash = content.block(height).map(|decided| decided.block.hash());
+        match self.chain.get(height.saturating_sub(1) as usize) {
+            Some(first) if Some(first.hash) != hash => self.say(Violation::Fork { node, height }),
+            Some(first) if content.state_height == height && first.state != digest(&content.state) => {
+                self.say(Violation::State { node, height });
+            }
+            Some(_) => {}
+            None => {
+                let fact = "it joined at a block that nobody has".to_owned();
+                self.say(Violation::NoQuorum { node, height, fact });
             }
         }
     }

@@ -38,7 +38,7 @@ impl Oracle {
         let (_, height, round, kind) = slot;
         let what = ["prevote", "precommit", "proposal"].get(usize::from(kind)).copied().unwrap_or_default();
         if let Some(block) = block {
-            let in_log = durable.blocks.get(height.get().saturating_sub(1) as usize);
+            let in_log = durable.block(height.get());
             let kept = durable.bodies.contains_key(&block)
                 || in_log.is_some_and(|decided| decided.block.hash() == block);
             if !kept {
