@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use tiltyard_machine::io::{Commit, JobId};
 use tiltyard_machine::roles::{JudgeConfig, MinerConfig, RoleConfig, RoleSecret};
-use tiltyard_machine::{Config, Durable, Effect, Event, Input, JoinConfig, Machine, MempoolLimits};
+use tiltyard_machine::{Config, Effect, Event, Input, JoinConfig, Machine, MempoolLimits};
 use tiltyard_proto::codec;
 use tiltyard_proto::state::{Account, StateKey};
 use tiltyard_proto::units::{Blocks, MicroCredits};
