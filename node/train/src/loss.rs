@@ -25,7 +25,7 @@
 //! given to the batch as a function ([`Batch::weighed_by`]), so no second pass is needed.
 
 use crate::kernel::head::Target;
-use crate::model::{Batch, Model, ModelError};
+use crate::model::{Batch, Model, ModelError, Weigh};
 
 /// Tokens of whole rows computed together without gradients.
 const FORWARD_TOKENS: usize = 512;
@@ -98,6 +98,24 @@ pub fn shards(rows: &[Row], tokens: usize) -> Vec<Batch> {
     let cut = cuts(rows.iter().map(|row| row.ids.len()), tokens).into_iter();
     let shard = cut.map(|range| {
         let shard = batch(&rows[range], first);
+        first += shard.tokens() as u64;
+        shard
+    });
+    shard.collect()
+}
+
+/// Cuts groups of rows into micro-shards as [`shards`] does, each group whole, with weights
+/// that are functions of the losses: `weigh` is given the groups of a shard, by number.
+pub fn grouped_shards(
+    groups: &[Vec<Row>],
+    tokens: usize,
+    weigh: impl Fn(std::ops::Range<usize>) -> Weigh,
+) -> Vec<Batch> {
+    let length = |group: &Vec<Row>| group.iter().map(|row| row.ids.len()).sum();
+    let mut first = 0u64;
+    let cut = cuts(groups.iter().map(length), tokens).into_iter();
+    let shard = cut.map(|range| {
+        let shard = batch(&groups[range.clone()].concat(), first).weighed_by(weigh(range));
         first += shard.tokens() as u64;
         shard
     });

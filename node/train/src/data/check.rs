@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DataError, Example, RowFault, Template, parse};
+use super::{DataError, lines};
 use crate::eval;
 use crate::fit::settings::SHARD_TOKENS;
+use crate::kind::{Rows, Work};
 use crate::model::estimate::{
     Trained, evaluation_bytes, forward_operations, training_bytes, training_factor_tenths,
 };
@@ -46,11 +47,12 @@ pub struct FileReport {
     pub faulty: u64,
     /// The first of them.
     pub faults: Vec<FaultyLine>,
-    /// Tokens of all good rows, end tokens included.
+    /// Tokens computed for all good rows, end tokens included; more than the texts have where a
+    /// row is computed several times, as once a label.
     pub tokens: u64,
-    /// Tokens of the longest good row.
+    /// Tokens of the longest sequence computed.
     pub longest: u64,
-    /// Good rows per class of [`LENGTH_CLASSES`], and longer.
+    /// Sequences per class of [`LENGTH_CLASSES`], and longer.
     pub lengths: Vec<u64>,
     /// Lines that repeat an earlier row.
     pub duplicates: Vec<u64>,
@@ -167,9 +169,9 @@ impl Report {
 
 struct Scan {
     report: FileReport,
-    examples: Vec<Example>,
-    /// Hash of the prompt and of the whole row, per good row, with its line.
-    keys: Vec<(u64, blake3::Hash, blake3::Hash)>,
+    rows: Box<dyn Rows>,
+    /// Hash of what is given, if anything, and of the whole row, per good row, with its line.
+    keys: Vec<(u64, Option<blake3::Hash>, blake3::Hash)>,
     /// Prompt and answer of each good row, with its line.
     texts: Vec<(u64, String)>,
 }
@@ -178,15 +180,14 @@ fn normal(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
 }
 
-fn scan(template: &Template, bytes: &[u8], fit: usize) -> Result<Scan, DataError> {
+fn scan(empty: &dyn Rows, bytes: &[u8]) -> Result<Scan, DataError> {
     let mut report = FileReport { lengths: vec![0; LENGTH_CLASSES.len() + 1], ..FileReport::default() };
-    let (mut examples, mut keys, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
+    let (mut rows, mut keys, mut known) = (empty.pick(&[]), Vec::new(), BTreeSet::new());
     let (mut texts, mut answers) = (Vec::new(), BTreeMap::<[u8; 32], u64>::new());
-    for (line, row) in parse(bytes)? {
+    for (line, text) in lines(bytes)? {
         let line = line as u64;
         report.rows += 1;
-        let example = row.and_then(|row| Ok::<_, RowFault>((template.example(&row, fit)?, row)));
-        let (example, row) = match example {
+        let seen = match rows.add(text) {
             Ok(found) => found,
             Err(fault) => {
                 report.faulty += 1;
@@ -196,42 +197,42 @@ fn scan(template: &Template, bytes: &[u8], fit: usize) -> Result<Scan, DataError
                 continue;
             }
         };
-        let length = example.ids.len() as u64;
-        report.tokens += length;
-        report.longest = report.longest.max(length);
-        let class = LENGTH_CLASSES.iter().position(|&most| length <= u64::from(most));
-        report.lengths[class.unwrap_or(LENGTH_CLASSES.len())] += 1;
-        report.target_tokens += example.targets() as u64;
-        let (prompt, answer) = (normal(&row.prompt), normal(&row.completion));
-        *answers.entry(*blake3::hash(answer.as_bytes()).as_bytes()).or_default() += 1;
-        let whole = format!("{prompt}\n{answer}");
-        texts.push((line, whole.clone()));
-        let (prompt, whole) = (blake3::hash(prompt.as_bytes()), blake3::hash(whole.as_bytes()));
-        if !seen.insert(*whole.as_bytes()) {
+        *answers.entry(*blake3::hash(normal(&seen.answer).as_bytes()).as_bytes()).or_default() += 1;
+        let asked = seen.asked.as_deref().map(normal);
+        let whole = format!("{}\n{}", asked.as_deref().unwrap_or_default(), normal(&seen.said));
+        let hash = blake3::hash(whole.as_bytes());
+        texts.push((line, whole));
+        if !known.insert(*hash.as_bytes()) {
             report.duplicates.push(line);
         }
-        keys.push((line, prompt, whole));
-        examples.push(example);
+        keys.push((line, asked.map(|asked| blake3::hash(asked.as_bytes())), hash));
+    }
+    for Work { tokens, targets } in rows.work() {
+        report.tokens += tokens;
+        report.longest = report.longest.max(tokens);
+        let class = LENGTH_CLASSES.iter().position(|&most| tokens <= u64::from(most));
+        report.lengths[class.unwrap_or(LENGTH_CLASSES.len())] += 1;
+        report.target_tokens += targets;
     }
     report.answers = answers.len() as u64;
     report.commonest = answers.into_values().max().unwrap_or(0);
-    Ok(Scan { report, examples, keys, texts })
+    Ok(Scan { report, rows, keys, texts })
 }
 
 /// Operations of a forward pass over rows.
-fn operations(base: &Model, examples: &[Example]) -> u64 {
-    let row = |row: &Example| forward_operations(base.config(), row.ids.len() as u64, row.targets() as u64);
-    examples.iter().map(row).fold(0, u64::saturating_add)
+fn operations(base: &Model, rows: &dyn Rows) -> u64 {
+    let row = |row: Work| forward_operations(base.config(), row.tokens, row.targets);
+    rows.work().into_iter().map(row).fold(0, u64::saturating_add)
 }
 
-/// Operations a millisecond of this machine, measured on a few rows, and their mean loss in micro-nats.
-fn probe(base: &Model, examples: &[Example]) -> Result<(u64, u64), ModelError> {
-    let rows = &examples[..examples.len().min(PROBE_ROWS)];
+/// Operations a millisecond of this machine, measured on a few rows, and their mean score in millionths.
+fn probe(base: &Model, rows: &dyn Rows) -> Result<(u64, u64), ModelError> {
+    let rows = rows.pick(&(0..rows.count().min(PROBE_ROWS)).collect::<Vec<_>>());
     let started = Instant::now();
-    let losses = eval::losses(base, rows, 1)?;
-    let loss = losses.iter().sum::<f64>() / losses.len().max(1) as f64;
+    let loss = rows.score(base, base, 1)?.mean();
     let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
-    let speed = (operations(base, rows).saturating_mul(1_000) / micros).max(1);
+    let done = operations(base, rows.as_ref()).saturating_mul(rows.passes());
+    let speed = (done.saturating_mul(1_000) / micros).max(1);
     Ok((speed, u64::from(eval::micro_nats(loss).get())))
 }
 
@@ -273,20 +274,20 @@ fn warnings(train: &FileReport, test: Option<&FileReport>, leaks: usize, loss_mi
 /// [`DataError`] when a file has no usable row at all or too many rows.
 pub fn report(
     base: &Model,
-    template: &Template,
+    empty: &dyn Rows,
     training: &[u8],
     evaluation: EvaluationSide<'_>,
 ) -> Result<Report, DataError> {
     let fit = base.context();
-    let train = scan(template, training, fit)?;
-    if train.examples.is_empty() {
+    let train = scan(empty, training)?;
+    if train.rows.count() == 0 {
         return Err(match train.report.faults.first() {
             None => DataError::NoRows,
             Some(first) => DataError::AllFaulty { line: first.line, fault: first.fault.clone() },
         });
     }
     let test = match evaluation {
-        EvaluationSide::Rows(bytes) => Some(scan(template, bytes, fit)?),
+        EvaluationSide::Rows(bytes) => Some(scan(empty, bytes)?),
         EvaluationSide::Promised { .. } => None,
     };
     let evaluation_tokens = match (&test, evaluation) {
@@ -301,22 +302,27 @@ pub fn report(
     let overlap = test.as_ref().map(|test| overlap(&train, test)).unwrap_or_default();
     let leaks = test.as_ref().map(|test| leak::lines(&train.texts, &test.texts)).unwrap_or_default();
     let (speed, base_loss_micro) =
-        probe(base, &train.examples).map_err(|error| DataError::Model(Box::new(error)))?;
+        probe(base, train.rows.as_ref()).map_err(|error| DataError::Model(Box::new(error)))?;
     let warnings =
         warnings(&train.report, test.as_ref().map(|test| &test.report), leaks.len(), base_loss_micro);
-    let epoch = operations(base, &train.examples);
+    let epoch = operations(base, train.rows.as_ref());
     let evaluation = match &test {
-        Some(test) => operations(base, &test.examples),
+        Some(test) => operations(base, test.rows.as_ref()),
         // As much work a token as the training rows are.
         None => {
             let wide = u128::from(epoch) * u128::from(evaluation_tokens);
             u64::try_from(wide / u128::from(train.report.tokens.max(1))).unwrap_or(u64::MAX)
         }
     };
+    let evaluation = evaluation.saturating_mul(train.rows.passes());
     let adapter = Trained::Adapter { rank: 16 };
     let longest = test.as_ref().map_or(0, |test| test.report.longest).max(train.report.longest) as usize;
-    let shard = SHARD_TOKENS.max(longest);
-    let evaluation_memory_bytes = evaluation_bytes(base.config(), longest, 1);
+    let shard = train.rows.lengths().into_iter().max().unwrap_or(0).max(SHARD_TOKENS).max(longest);
+    let mut evaluation_memory_bytes = evaluation_bytes(base.config(), longest, 1);
+    if train.rows.passes() > 1 {
+        // Beside a checkpoint of all weights the base stays in memory.
+        evaluation_memory_bytes += 4 * base.parameters() as u64;
+    }
     Ok(Report {
         base_parameters: base.parameters() as u64,
         context: fit as u64,
@@ -337,10 +343,11 @@ pub fn report(
 fn overlap(train: &Scan, test: &Scan) -> Vec<u64> {
     let mut known = BTreeMap::new();
     for (line, prompt, whole) in &train.keys {
-        known.insert(*prompt.as_bytes(), *line);
+        known.extend(prompt.map(|prompt| (*prompt.as_bytes(), *line)));
         known.insert(*whole.as_bytes(), *line);
     }
     let found = |key: &blake3::Hash| known.contains_key(key.as_bytes());
-    let leaks = test.keys.iter().filter(|(_, prompt, whole)| found(prompt) || found(whole));
+    let leaks =
+        test.keys.iter().filter(|(_, prompt, whole)| prompt.as_ref().is_some_and(found) || found(whole));
     leaks.map(|(line, _, _)| *line).collect()
 }

@@ -1,4 +1,5 @@
-//! Training and evaluation rows: JSON lines of `{"prompt": …, "completion": …}`.
+//! Training and evaluation rows: JSON lines of `{"prompt": …, "completion": …}`, and what
+//! rows of every kind share ([`crate::kind`] knows the others).
 //!
 //! The written template is `tokens(prompt) ++ tokens(completion) ++ end`, each part
 //! tokenized on its own without added special tokens. The loss is on the completion
@@ -66,6 +67,23 @@ pub enum RowFault {
         /// Bytes found.
         bytes: usize,
     },
+    /// A label that the task does not declare.
+    #[error("has label {found:?}, which the task does not declare; declared are {declared}")]
+    Label {
+        /// The label, cut to 64 characters.
+        found: String,
+        /// The labels, cut to 200 characters.
+        declared: String,
+    },
+    /// A pair that prefers nothing.
+    #[error("has the same tokens in \"chosen\" and \"rejected\": it prefers nothing; change or drop it")]
+    SameSides,
+    /// A chat that cannot be written down.
+    #[error("has a chat that cannot be used: {fact}; change or drop it")]
+    Chat {
+        /// What is wrong.
+        fact: String,
+    },
     /// The tokenizer failed.
     #[error("cannot be tokenized: {fact}")]
     Tokenize {
@@ -126,6 +144,29 @@ pub enum DataError {
     /// The model failed on a row.
     #[error(transparent)]
     Model(Box<crate::model::ModelError>),
+    /// The base model has no chat template that can be used.
+    #[error(transparent)]
+    Chat(Box<chat::ChatError>),
+    /// A window of plain text that does not fit.
+    #[error("windows of {window} tokens do not fit the model; post 2 to {fit}")]
+    Window {
+        /// Tokens of a window.
+        window: usize,
+        /// Tokens that fit.
+        fit: usize,
+    },
+    /// Labels that cannot be used with this tokenizer.
+    #[error("the task's labels cannot be used: {fact}")]
+    Labels {
+        /// What is wrong.
+        fact: String,
+    },
+    /// A kind of task that this version does not run.
+    #[error("tasks of kind {name} are not run by this version")]
+    Kind {
+        /// The kind.
+        name: &'static str,
+    },
     /// More rows than [`ROWS_MAX`].
     #[error("the file has more than {ROWS_MAX} rows")]
     TooManyRows,
@@ -140,7 +181,7 @@ struct RawRow {
 /// A line's number, from 1, and its row or what is wrong with it.
 pub type ParsedLine = (usize, Result<Row, RowFault>);
 
-fn parse_row(line: &[u8]) -> Result<Row, RowFault> {
+pub(crate) fn parse_row(line: &[u8]) -> Result<Row, RowFault> {
     if line.len() > ROW_BYTES_MAX {
         return Err(RowFault::TooLarge { bytes: line.len() });
     }
@@ -154,11 +195,11 @@ fn parse_row(line: &[u8]) -> Result<Row, RowFault> {
     Ok(Row { prompt: column(raw.prompt, "prompt")?, completion: column(raw.completion, "completion")? })
 }
 
-/// Reads every row with its line number (from 1), good or bad; blank lines are skipped.
+/// Cuts a file into its lines with their numbers, from 1; blank lines are skipped.
 ///
 /// # Errors
 /// [`DataError::TooManyRows`] when there are more than [`ROWS_MAX`].
-pub fn parse(bytes: &[u8]) -> Result<Vec<ParsedLine>, DataError> {
+pub fn lines(bytes: &[u8]) -> Result<Vec<(usize, &[u8])>, DataError> {
     let mut rows = Vec::new();
     for (at, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
         if line.iter().all(u8::is_ascii_whitespace) {
@@ -167,9 +208,17 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<ParsedLine>, DataError> {
         if rows.len() == ROWS_MAX {
             return Err(DataError::TooManyRows);
         }
-        rows.push((at + 1, parse_row(line)));
+        rows.push((at + 1, line));
     }
     Ok(rows)
+}
+
+/// Reads every row of prompt and completion with its line number (from 1), good or bad.
+///
+/// # Errors
+/// [`DataError::TooManyRows`] when there are more than [`ROWS_MAX`].
+pub fn parse(bytes: &[u8]) -> Result<Vec<ParsedLine>, DataError> {
+    Ok(lines(bytes)?.into_iter().map(|(at, line)| (at, parse_row(line))).collect())
 }
 
 /// A row as tokens, ending with the end token.
@@ -236,7 +285,13 @@ impl Template {
         self.tokenizer.id_to_token(self.eos).unwrap_or_default()
     }
 
-    fn tokens(&self, text: &str) -> Result<Vec<u32>, RowFault> {
+    /// The end token.
+    pub fn end(&self) -> u32 {
+        self.eos
+    }
+
+    /// The tokens of a text on its own, without added special tokens.
+    pub(crate) fn tokens(&self, text: &str) -> Result<Vec<u32>, RowFault> {
         let encoding = self.tokenizer.encode_fast(text, false);
         let encoding = encoding.map_err(|error| RowFault::Tokenize { fact: error.to_string() })?;
         Ok(encoding.get_ids().to_vec())

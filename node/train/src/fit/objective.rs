@@ -4,10 +4,11 @@
 //! the shards of each step and does the rest: order, gradients, optimizer, state.
 
 use std::fmt::Debug;
+use std::ops::Range;
 
 use super::run::RunError;
 use crate::data::{Average, Example};
-use crate::loss::{self, Row};
+use crate::loss::{self, Gold, Row};
 use crate::model::{Batch, Model};
 
 /// What an objective may look at when it makes the shards of a step.
@@ -23,6 +24,26 @@ pub struct Step<'a> {
     pub workers: usize,
     /// Most tokens of a shard of several rows.
     pub shard_tokens: usize,
+}
+
+/// What to show of a step.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Shown {
+    /// The loss, in the units of the kind's score.
+    pub loss: f64,
+    /// The share of right answers, for kinds that know any.
+    pub accuracy: Option<f64>,
+}
+
+impl Shown {
+    /// The mean of rows, each with its loss and whether it is right.
+    pub(crate) fn mean(rows: impl Iterator<Item = (f64, bool)>) -> Self {
+        let (count, loss, right) = rows.fold((0u32, 0.0, 0u32), |(count, sum, right), (loss, hit)| {
+            (count + 1, sum + loss, right + u32::from(hit))
+        });
+        let count = f64::from(count.max(1));
+        Self { loss: loss / count, accuracy: Some(f64::from(right) / count) }
+    }
 }
 
 /// What a run learns from.
@@ -42,6 +63,11 @@ pub trait Objective: Debug + Sync {
     /// The loss to show for a step: given each target's weight and loss, in shard order.
     fn loss(&self, targets: &mut dyn Iterator<Item = (f64, f64)>) -> f64 {
         targets.map(|(weight, loss)| weight * loss).sum()
+    }
+
+    /// What to show for a step of these rows; given as to [`Self::loss`].
+    fn shown(&self, _rows: &[usize], targets: &mut dyn Iterator<Item = (f64, f64)>) -> Shown {
+        Shown { loss: self.loss(targets), accuracy: None }
     }
 }
 
@@ -68,6 +94,51 @@ impl Objective for Completions<'_> {
                 Average::Example => loss::mean_weight(examples.len() * example.targets()),
             };
             Row::completion(example.ids.clone(), example.prompt, weight)
+        });
+        Ok(loss::shards(&weighted.collect::<Vec<_>>(), step.shard_tokens))
+    }
+}
+
+/// A sequence of which some tokens are learned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// All tokens.
+    pub ids: Vec<u32>,
+    /// The tokens that carry loss, by index, in order; the first token of all carries none.
+    pub learned: Vec<Range<usize>>,
+}
+
+impl Part {
+    /// The number of tokens that carry loss.
+    pub fn targets(&self) -> usize {
+        self.learned.iter().map(Range::len).sum()
+    }
+}
+
+/// Supervised learning where several stretches of a sequence are learned, as in a chat.
+#[derive(Debug, Clone)]
+pub struct Parts<'a> {
+    /// The sequences.
+    pub parts: Vec<&'a Part>,
+    /// How their losses are averaged over a step.
+    pub average: Average,
+}
+
+impl Objective for Parts<'_> {
+    fn lengths(&self) -> Vec<usize> {
+        self.parts.iter().map(|part| part.ids.len()).collect()
+    }
+
+    fn shards(&self, step: &Step<'_>, rows: &[usize]) -> Result<Vec<Batch>, RunError> {
+        let parts: Vec<&Part> = rows.iter().filter_map(|&row| self.parts.get(row).copied()).collect();
+        let targets: usize = parts.iter().map(|part| part.targets()).sum();
+        let weighted = parts.iter().map(|part| {
+            let weight = match self.average {
+                Average::Token => loss::mean_weight(targets),
+                Average::Example => loss::mean_weight(parts.len() * part.targets()),
+            };
+            let golds = part.learned.iter().cloned().flatten().map(|at| Gold { at, weight }).collect();
+            Row { ids: part.ids.clone(), golds }
         });
         Ok(loss::shards(&weighted.collect::<Vec<_>>(), step.shard_tokens))
     }

@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, bail};
 use tiltyard_proto::codec;
 use tiltyard_proto::recipe::{Method, Recipe};
 
-use super::objective::{Completions, Objective, Step};
+use super::objective::{Completions, Objective, Shown, Step};
 use super::optim::{AdamW, Moments, rate};
 use super::settings::Settings;
 use super::shard;
@@ -62,6 +62,8 @@ pub struct StepReport {
     pub norm: f64,
     /// Tokens of the step.
     pub tokens: u64,
+    /// Share of right answers among the step's rows, for kinds that know any.
+    pub accuracy: Option<f64>,
 }
 
 /// A run in progress.
@@ -250,7 +252,8 @@ impl<'a> Run<'a> {
         let pass = Pass { dropout, recompute: self.recompute };
         let gradients = shard::gradients(&self.model, &shards, pass, self.workers)?;
         let weights = gradients.weights.iter().map(|&weight| f64::from(weight));
-        let loss = self.objective.loss(&mut weights.zip(gradients.losses.iter().copied()));
+        let Shown { loss, accuracy } =
+            self.objective.shown(&rows, &mut weights.zip(gradients.losses.iter().copied()));
         let norm = super::optim::global_norm(&gradients.values);
         let step = self.step + 1;
         if !loss.is_finite() || !norm.is_finite() {
@@ -262,7 +265,7 @@ impl<'a> Run<'a> {
         self.step = step;
         self.tokens += tokens;
         self.follow()?;
-        Ok(StepReport { step, loss, rate, norm, tokens })
+        Ok(StepReport { step, loss, rate, norm, tokens, accuracy })
     }
 
     /// Moves the averages towards the parameters: decay `min(d, (1 + t) / (10 + t))` at step t,

@@ -175,6 +175,7 @@ mod tests {
             budget_tokens: 1_000,
             loss_micro,
             validation_micro,
+            accuracy_ppm: None,
             lr_nano: loss_micro.map(|_| 200_000),
             tokens_per_s: 50,
             eta_s: 1,

@@ -7,9 +7,9 @@ use tiltyard_proto::seal;
 
 use super::JobError;
 use super::result::{EvalResult, JobResult};
-use super::spec::{EvalSpec, EvaluationSource, Subject, check_kind};
-use crate::data::{Example, Template};
-use crate::eval::{losses, row};
+use super::spec::{EvalSpec, EvaluationSource, Subject};
+use crate::eval::row;
+use crate::kind::{self, Rows};
 use crate::model::Model;
 use crate::safe::read_bytes;
 
@@ -24,17 +24,22 @@ pub(super) fn load_base(folder: &Path) -> Result<Model, JobError> {
 }
 
 fn fault(fault: Fault, fact: String) -> JobResult {
-    JobResult::Evaluated(EvalResult { row: Row::Fault(fault), mean_micro: 0, fact: Some(fact) })
+    JobResult::Evaluated(EvalResult {
+        row: Row::Fault(fault),
+        mean_micro: 0,
+        fact: Some(fact),
+        accuracy_ppm: None,
+    })
 }
 
 pub(super) fn run(spec: &EvalSpec) -> Result<JobResult, JobError> {
-    check_kind(&spec.kind)?;
-    let mut model = load_base(&spec.base)?;
-    let template = Template::of(&spec.base, model.config())?;
-    let examples = match examples(spec, &template, model.context())? {
-        Ok(examples) => examples,
-        Err(fact) => return Ok(fault(Fault::EvaluationUnusable, fact)),
-    };
+    let base = load_base(&spec.base)?;
+    let mut rows = kind::open(&spec.kind, &spec.base, base.config(), base.context())?;
+    if let Err(fact) = read(spec, rows.as_mut())? {
+        return Ok(fault(Fault::EvaluationUnusable, fact));
+    }
+    // Shares the weights, until a checkpoint of all weights takes their place.
+    let mut model = base.clone();
     let loaded = match &spec.subject {
         Subject::Base => Ok(()),
         Subject::Adapter(folder) => model
@@ -48,26 +53,22 @@ pub(super) fn run(spec: &EvalSpec) -> Result<JobResult, JobError> {
     if let Err((reason, fact)) = loaded {
         return Ok(fault(reason, fact));
     }
-    // Rows fit the base's context and vocabulary, or `examples` would have said so;
+    // Rows fit the base's context and vocabulary, or `read` would have said so;
     // what is left to fail is this machine.
-    let losses = losses(&model, &examples, spec.workers.clamp(1, 64)).map_err(JobError::Base)?;
-    let row = row(&losses);
+    let scored = rows.score(&base, &model, spec.workers.clamp(1, 64)).map_err(JobError::Base)?;
+    let row = row(&scored.scores);
     let (mean_micro, fact) = match &row {
         Row::Scores(scores) => {
             let sum: u64 = scores.iter().map(|score| u64::from(score.get())).sum();
             (sum / scores.len().max(1) as u64, None)
         }
-        Row::Fault(_) => (0, Some("a loss is not a finite number".to_owned())),
+        Row::Fault(_) => (0, Some("a score is not a finite number".to_owned())),
     };
-    Ok(JobResult::Evaluated(EvalResult { row, mean_micro, fact }))
+    Ok(JobResult::Evaluated(EvalResult { row, mean_micro, fact, accuracy_ppm: scored.accuracy_ppm() }))
 }
 
 /// Opens and reads the evaluation set; the inner error says why it is the requester's fault.
-fn examples(
-    spec: &EvalSpec,
-    template: &Template,
-    fit: usize,
-) -> Result<Result<Vec<Example>, String>, JobError> {
+fn read(spec: &EvalSpec, rows: &mut dyn Rows) -> Result<Result<(), String>, JobError> {
     let plaintext = match &spec.evaluation {
         EvaluationSource::Plain(path) => read_bytes(path, PLAINTEXT_BYTES_MAX)?,
         EvaluationSource::Sealed { path, key } => {
@@ -82,12 +83,12 @@ fn examples(
         let (found, promised) = (plaintext.len(), spec.plaintext_bytes);
         return Ok(Err(format!("the set has {found} bytes, the task promised {promised}")));
     }
-    match template.examples(&plaintext, fit) {
-        Err(error) => Ok(Err(error.to_string())),
-        Ok(examples) if examples.len() != spec.examples as usize => {
-            let (found, promised) = (examples.len(), spec.examples);
-            Ok(Err(format!("the set has {found} examples, the task promised {promised}")))
-        }
-        Ok(examples) => Ok(Ok(examples)),
+    if let Err(error) = kind::read(rows, &plaintext) {
+        return Ok(Err(error.to_string()));
     }
+    let (found, promised) = (rows.count(), spec.examples);
+    Ok(match found == promised as usize {
+        true => Ok(()),
+        false => Err(format!("the set has {found} examples, the task promised {promised}")),
+    })
 }

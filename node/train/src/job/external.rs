@@ -134,6 +134,7 @@ pub(super) fn run(folder: &Path, spec: &TrainSpec, external: &External) -> Resul
         resumed_from_step: 0,
         validation_micro: None,
         finished_early: folder.join(FINISH_FILE).exists() || end != End::Done,
+        validation_accuracy_ppm: None,
     })))
 }
 

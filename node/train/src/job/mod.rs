@@ -65,12 +65,6 @@ pub enum JobError {
         /// What the command runs.
         wanted: &'static str,
     },
-    /// A kind of task that this version does not run.
-    #[error("tasks of kind {name} are not run by this version; it runs instruction")]
-    Kind {
-        /// The kind.
-        name: &'static str,
-    },
     /// The base model is refused.
     #[error("base model: {0}")]
     Base(ModelError),
@@ -147,7 +141,6 @@ impl JobError {
             Self::Load(_)
             | Self::Spec(_)
             | Self::WrongCommand { .. }
-            | Self::Kind { .. }
             | Self::Base(_)
             | Self::Data(_)
             | Self::Form(_)

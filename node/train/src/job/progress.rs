@@ -31,7 +31,7 @@ pub(crate) struct Line {
     pub(crate) steps: u64,
     pub(crate) tokens: u64,
     pub(crate) loss_micro: u32,
-    pub(crate) validation_micro: Option<u64>,
+    pub(crate) accuracy_ppm: Option<u32>,
     pub(crate) lr_nano: u64,
 }
 
@@ -55,6 +55,9 @@ pub struct ProgressLine {
     /// Mean loss on held-out rows, in micro-nats; only on a measurement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_micro: Option<u64>,
+    /// Share of right answers, in millionths; only for kinds that know any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy_ppm: Option<u32>,
     /// Learning rate, in units of 1e-9; absent on a measurement.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lr_nano: Option<u64>,
@@ -87,14 +90,22 @@ impl Progress {
         let mut full = self.line(line.phase, line.step, line.steps, line.tokens);
         full.loss_micro = Some(line.loss_micro);
         full.lr_nano = Some(line.lr_nano);
-        full.validation_micro = line.validation_micro;
+        full.accuracy_ppm = line.accuracy_ppm;
         self.write(&full);
     }
 
-    /// Writes a measurement on held-out rows.
-    pub(crate) fn measured(&mut self, phase: Phase, step: u64, steps: u64, tokens: u64, micro: u64) {
+    /// Writes a measurement on held-out rows: their mean score and share of right answers.
+    pub(crate) fn measured(
+        &mut self,
+        phase: Phase,
+        step: u64,
+        steps: u64,
+        tokens: u64,
+        (micro, accuracy_ppm): (u64, Option<u32>),
+    ) {
         let mut full = self.line(phase, step, steps, tokens);
         full.validation_micro = Some(micro);
+        full.accuracy_ppm = accuracy_ppm;
         self.write(&full);
     }
 
@@ -110,6 +121,7 @@ impl Progress {
             budget_tokens: self.budget_tokens,
             loss_micro: None,
             validation_micro: None,
+            accuracy_ppm: None,
             lr_nano: None,
             tokens_per_s,
             eta_s: left.checked_div(tokens_per_s).unwrap_or(0),

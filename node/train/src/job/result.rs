@@ -26,10 +26,12 @@ pub struct TrainResult {
     pub recipe: Recipe,
     /// Steps, over all runs, done before the last restart; 0 when there was none.
     pub resumed_from_step: u32,
-    /// Loss on held-out rows, in micro-nats; `None` when the strategy held none out.
+    /// Mean score of held-out rows, in millionths; `None` when the strategy held none out.
     pub validation_micro: Option<u64>,
     /// Whether the job was asked to end before its budget was used.
     pub finished_early: bool,
+    /// Share of right answers on held-out rows, in millionths, for kinds that know any.
+    pub validation_accuracy_ppm: Option<u32>,
 }
 
 /// The outcome of an evaluation job.
@@ -41,6 +43,8 @@ pub struct EvalResult {
     pub mean_micro: u64,
     /// The fault's fact, for people.
     pub fact: Option<String>,
+    /// Share of right answers, in millionths, for kinds that know any.
+    pub accuracy_ppm: Option<u32>,
 }
 
 /// The outcome of a job.

@@ -233,17 +233,3 @@ impl JobSpec {
         Ok(super::files::write_json(&folder.join(JOB_FILE), self)?)
     }
 }
-
-/// Refuses the kinds this version does not train or score yet.
-pub(crate) fn check_kind(kind: &TaskKind) -> Result<(), JobError> {
-    match kind {
-        TaskKind::Instruction => Ok(()),
-        TaskKind::Chat
-        | TaskKind::ContextQuestion
-        | TaskKind::PlainText { .. }
-        | TaskKind::Classification { .. }
-        | TaskKind::Dpo { .. }
-        | TaskKind::Grpo { .. }
-        | TaskKind::Diffusion { .. } => Err(JobError::Kind { name: kind.name() }),
-    }
-}

@@ -8,10 +8,10 @@ use tiltyard_proto::recipe::{Method, Recipe, training_seed};
 
 use super::files;
 use super::result::{CHECKPOINT_DIR, JobResult, TrainResult};
-use super::spec::{Activations, DeviceSpec, StrategySpec, TrainSpec, check_kind};
+use super::spec::{Activations, DeviceSpec, StrategySpec, TrainSpec};
 use super::{JobError, eval, external};
-use crate::data::{Example, Template};
 use crate::fit::settings::SHARD_TOKENS;
+use crate::kind::{self, Rows};
 use crate::model::Model;
 use crate::model::estimate::{Trained, training_bytes};
 use crate::rng::{Rng, mix};
@@ -48,23 +48,25 @@ pub(super) fn run(folder: &Path, spec: &TrainSpec) -> Result<JobResult, JobError
 }
 
 fn run_here(folder: &Path, spec: &TrainSpec, plan: &Plan) -> Result<JobResult, JobError> {
-    check_kind(&spec.kind)?;
     let mut base = eval::load_base(&spec.base)?;
     if let Some(device) = device(spec.device)? {
         base.train_on(&device).map_err(JobError::Base)?;
     }
-    let template = Template::of(&spec.base, base.config())?;
-    let rows = template.examples(&read_small(&spec.training.join("train.jsonl"))?, base.context())?;
+    let mut rows = kind::open(&spec.kind, &spec.base, base.config(), base.context())?;
+    kind::read(rows.as_mut(), &read_small(&spec.training.join("train.jsonl"))?)?;
     let seed = training_seed(&spec.task, &spec.miner);
     let (train, held_out) = match plan {
-        Plan::Fixed(_, form) if form.evaluate_every.is_none() => (rows, Vec::new()),
-        Plan::Fixed(..) | Plan::Search(_) => hold_out(rows, seed),
+        Plan::Fixed(_, form) if form.evaluate_every.is_none() => {
+            let none = rows.pick(&[]);
+            (rows, none)
+        }
+        Plan::Fixed(..) | Plan::Search(_) => hold_out(rows.as_ref(), seed),
     };
-    let recompute = recompute(spec, &base, plan, &train);
+    let recompute = recompute(spec, &base, plan, &train.lengths());
     let mut session = Session::open(Setup {
         base: &base,
-        train: &train,
-        held_out: &held_out,
+        train: train.as_ref(),
+        held_out: held_out.as_ref(),
         folder,
         seed,
         budget_tokens: spec.budget_tokens,
@@ -99,13 +101,13 @@ enum Plan {
 
 /// Whether activations are computed again: as the job says, else when keeping them is
 /// estimated not to fit the memory it is allowed. The result is the same to the last bit.
-fn recompute(spec: &TrainSpec, base: &Model, plan: &Plan, train: &[Example]) -> bool {
+fn recompute(spec: &TrainSpec, base: &Model, plan: &Plan, lengths: &[usize]) -> bool {
     let (rank, shard_tokens) = match plan {
         Plan::Fixed(_, form) => (form.lora.as_ref().map(|lora| lora.rank), form.shard_tokens),
         // The search tries all weights where they fit the checkpoint; the larger need counts.
         Plan::Search(_) => (None, None),
     };
-    let longest = train.iter().map(|example| example.ids.len()).max().unwrap_or(1);
+    let longest = lengths.iter().copied().max().unwrap_or(1);
     let tokens = shard_tokens.map_or(SHARD_TOKENS, |tokens| tokens as usize).max(longest);
     let workers = spec.workers.clamp(1, 64);
     let trained = Trained::from_rank(rank);
@@ -120,23 +122,15 @@ fn recompute(spec: &TrainSpec, base: &Model, plan: &Plan, train: &[Example]) -> 
 }
 
 /// Sets rows aside, drawn by the seed.
-fn hold_out(rows: Vec<Example>, seed: u64) -> (Vec<Example>, Vec<Example>) {
-    let mut order: Vec<usize> = (0..rows.len()).collect();
+fn hold_out(rows: &dyn Rows, seed: u64) -> (Box<dyn Rows>, Box<dyn Rows>) {
+    let mut order: Vec<usize> = (0..rows.count()).collect();
     Rng::new(mix(seed ^ 0x4E1D)).shuffle(&mut order);
     let (least, most, share) = HELD_OUT;
-    let count = (rows.len() / share).clamp(least, most);
+    let count = (rows.count() / share).clamp(least, most);
     let apart: std::collections::BTreeSet<usize> = order.into_iter().take(count).collect();
-    let (mut train, mut held_out) = (Vec::new(), Vec::new());
-    for (at, row) in rows.into_iter().enumerate() {
-        match apart.contains(&at) {
-            true => held_out.push(row),
-            false => train.push(row),
-        }
-    }
-    if train.is_empty() {
-        train.clone_from(&held_out);
-    }
-    (train, held_out)
+    let (held_out, train): (Vec<usize>, Vec<usize>) = (0..rows.count()).partition(|row| apart.contains(row));
+    let train = if train.is_empty() { &held_out } else { &train };
+    (rows.pick(train), rows.pick(&held_out))
 }
 
 /// Moves the best checkpoint to its place and describes it.
@@ -159,12 +153,13 @@ fn finish(folder: &Path, session: &Session<'_>) -> Result<JobResult, JobError> {
         Method::Lora { .. } => BlobKind::Adapter,
         Method::Full => BlobKind::Model,
     };
-    let held_out = session.setup().held_out;
+    let measured = session.setup().held_out.count() > 0;
     Ok(JobResult::Trained(Box::new(TrainResult {
         kind,
         recipe,
         resumed_from_step: u32::try_from(session.resumed_from_step()).unwrap_or(u32::MAX),
-        validation_micro: session.best().filter(|_| !held_out.is_empty()),
+        validation_micro: session.best().filter(|_| measured),
         finished_early: folder.join(FINISH_FILE).exists(),
+        validation_accuracy_ppm: session.best_accuracy_ppm().filter(|_| measured),
     })))
 }

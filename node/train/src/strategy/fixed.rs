@@ -22,14 +22,14 @@ const RUN: &str = "fixed";
 pub fn train(session: &mut Session<'_>, name: &str, form: &Form) -> Result<(), StrategyError> {
     let setup = *session.setup();
     let strategy = Strategy::Fixed(name.chars().take(32).collect());
-    let recipe = form.recipe(strategy, setup.seed, setup.train, setup.budget_tokens)?;
+    let recipe = form.recipe(strategy, setup.seed, &setup.train.lengths(), setup.budget_tokens)?;
     if recipe.steps == 0 {
         let longest = u64::from(recipe.sequence_tokens);
         let needed = longest * u64::from(recipe.batch_rows) * u64::from(recipe.accumulation);
         return Err(StrategyError::Budget { budget: setup.budget_tokens, needed });
     }
     let mut run = session.run(RUN, &recipe)?;
-    if let Some(every) = run.settings().evaluate_every_steps.filter(|_| !setup.held_out.is_empty()) {
+    if let Some(every) = run.settings().evaluate_every_steps.filter(|_| setup.held_out.count() > 0) {
         return measured(session, &mut run, &recipe, every);
     }
     let steps = u64::from(recipe.steps);
@@ -37,7 +37,7 @@ pub fn train(session: &mut Session<'_>, name: &str, form: &Form) -> Result<(), S
     if run.step() == 0 {
         session.advance(RUN, &mut run, 1, Phase::Train, true)?;
     }
-    let loss = match setup.held_out.is_empty() {
+    let loss = match setup.held_out.count() == 0 {
         true => eval::micro_nats(0.0).get().into(),
         false => session.measure(&run, Phase::Train)?,
     };

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 use tiltyard_proto::recipe::{Method, Recipe, Schedule, Strategy};
 
 use super::presets;
-use crate::data::Example;
 use crate::data::stream::{StepShape, steps_per_epoch};
 use crate::fit::settings::{AVERAGE_KEY, BUCKET_KEY, EMA_KEY, EVALUATE_KEY, PATIENCE_KEY, SHARD_KEY};
 use crate::model::adapter::RANK_MAX;
@@ -239,7 +238,7 @@ impl Form {
         Ok(bits)
     }
 
-    /// Fixes the recipe for its rows: steps from epochs, cut to the budget of tokens.
+    /// Fixes the recipe for rows of these lengths in tokens: steps from epochs, cut to the budget of tokens.
     ///
     /// Steps is 0 when the budget does not pay for one.
     ///
@@ -249,18 +248,18 @@ impl Form {
         &self,
         strategy: Strategy,
         seed: u64,
-        examples: &[Example],
+        lengths: &[usize],
         budget_tokens: u64,
     ) -> Result<Recipe, FormError> {
         self.check()?;
-        let longest = examples.iter().map(|example| example.ids.len()).max().unwrap_or(1);
+        let longest = lengths.iter().copied().max().unwrap_or(1);
         let sequence_tokens = if self.packing { longest.max(1_024) } else { longest } as u32;
         let blocks = self.batch_rows as usize * self.accumulation as usize;
         let packed_tokens = self.packing.then_some(sequence_tokens as usize);
-        let lengths: Vec<usize> = examples.iter().map(|example| example.ids.len()).collect();
         let tokens: u64 = lengths.iter().map(|&length| length as u64).sum();
         let bucket_steps = self.bucket_steps.map_or(1, |steps| steps as usize);
-        let per_epoch = steps_per_epoch(lengths, StepShape { blocks, packed_tokens, bucket_steps }).max(1);
+        let per_epoch =
+            steps_per_epoch(lengths.to_vec(), StepShape { blocks, packed_tokens, bucket_steps }).max(1);
         let per_step = tokens.div_ceil(per_epoch).max(1);
         let wanted = match self.steps {
             Some(steps) => u64::from(steps),

@@ -121,12 +121,10 @@ mod tests {
     use tiltyard_proto::recipe::{Method, Recipe, Schedule, Strategy};
 
     use super::*;
-    use crate::data::Example;
 
     fn recipe(name: &str, budget: u64) -> Recipe {
-        let rows: Vec<Example> = (0..600).map(|_| Example { ids: vec![1; 20], prompt: 8 }).collect();
         let form = Form::preset(name).expect("a known preset");
-        form.recipe(Strategy::Fixed(name.into()), 1, &rows, budget).expect("fits")
+        form.recipe(Strategy::Fixed(name.into()), 1, &[20; 600], budget).expect("fits")
     }
 
     fn lora(rank: u32, alpha: u32, dropout_ppm: u32) -> Method {

@@ -15,7 +15,7 @@ use super::form::ScheduleName;
 use super::learned::Prior;
 use super::session::{DIVERGED, Session};
 use super::space::{AVERAGES, DROPOUTS, Point, RANKS, ROWS};
-use crate::fit::run::{Run, RunError};
+use crate::fit::run::RunError;
 use crate::job::progress::Phase;
 use crate::rng::{Rng, mix};
 
@@ -72,7 +72,7 @@ impl Family {
 /// The recipe of a point for so many tokens.
 fn recipe(session: &Session<'_>, strategy: Strategy, point: &Point, tokens: u64) -> Recipe {
     let setup = session.setup();
-    let longest = setup.train.iter().map(|example| example.ids.len()).max().unwrap_or(1);
+    let longest = setup.train.lengths().into_iter().max().unwrap_or(1);
     let steps = tokens / (row_tokens(session) * u64::from(point.batch_rows)).max(1);
     let steps = u32::try_from(steps).unwrap_or(u32::MAX).max(1);
     point.recipe(strategy, setup.seed, longest as u32, steps)
@@ -80,9 +80,9 @@ fn recipe(session: &Session<'_>, strategy: Strategy, point: &Point, tokens: u64)
 
 /// The mean tokens of a row, rounded up.
 fn row_tokens(session: &Session<'_>) -> u64 {
-    let train = session.setup().train;
-    let tokens: u64 = train.iter().map(|example| example.ids.len() as u64).sum();
-    tokens.div_ceil(train.len().max(1) as u64).max(1)
+    let lengths = session.setup().train.lengths();
+    let tokens: u64 = lengths.iter().map(|&length| length as u64).sum();
+    tokens.div_ceil(lengths.len().max(1) as u64).max(1)
 }
 
 /// Searches, trains the winner with what is left, and keeps the best checkpoint.
@@ -166,9 +166,7 @@ fn test_rate(session: &mut Session<'_>, family: Family) -> Result<f64, StrategyE
     let point =
         Point { full: family == Family::Full, learning_rate: low, batch_rows: TEST_ROWS, ..Point::PLAIN };
     let recipe = recipe(session, Strategy::Search, &point, budget);
-    let setup = *session.setup();
-    let mut run = Run::new(setup.base, recipe, setup.train, setup.workers)?;
-    run.recompute(setup.recompute);
+    let mut run = session.fresh(&recipe)?;
     let (mut smooth, mut best, mut rate) = (None::<f64>, (f64::INFINITY, low), low);
     let factor = (high / low).powf(1.0 / steps.max(2) as f64);
     for _ in 0..steps {

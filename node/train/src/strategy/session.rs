@@ -11,12 +11,13 @@ use serde::{Deserialize, Serialize};
 use tiltyard_proto::recipe::Recipe;
 
 use super::StrategyError;
-use crate::data::Example;
 use crate::eval;
 use crate::fit::run::{Run, RunError, StepReport};
+use crate::fit::settings::Settings;
 use crate::fit::state::{State, StateError};
 use crate::job::files::{self, FileError};
 use crate::job::progress::{Line, Phase, Progress};
+use crate::kind::Rows;
 use crate::model::adapter::{AdapterError, AdapterSpec, CONFIG_FILE, WEIGHTS_FILE};
 use crate::model::{FileType, Model, ModelError};
 
@@ -62,6 +63,9 @@ struct Journal {
     tokens: BTreeMap<String, u64>,
     /// Validation loss of the checkpoint in `best/`, in micro-nats.
     best: Option<u64>,
+    /// Its share of right answers, in millionths, for kinds that know any.
+    #[serde(default)]
+    best_accuracy_ppm: Option<u32>,
 }
 
 /// The parameters of a session.
@@ -70,9 +74,9 @@ pub struct Setup<'a> {
     /// The untouched base.
     pub base: &'a Model,
     /// Rows to train on.
-    pub train: &'a [Example],
+    pub train: &'a dyn Rows,
     /// Rows to choose by; may be empty for a strategy that does not choose.
-    pub held_out: &'a [Example],
+    pub held_out: &'a dyn Rows,
     /// The job folder.
     pub folder: &'a Path,
     /// The seed of this task and miner.
@@ -99,6 +103,8 @@ pub struct Session<'a> {
     runs: BTreeMap<String, (u64, u64)>,
     resumed_from_step: u64,
     finishing: bool,
+    /// Share of right answers of the last measurement, in millionths.
+    accuracy_ppm: Option<u32>,
 }
 
 impl<'a> Session<'a> {
@@ -112,8 +118,15 @@ impl<'a> Session<'a> {
         files::recover_dir(&setup.folder.join("best"))?;
         let journal = files::read_json_or_default(&state.join("journal.json"))?;
         let progress = Progress::open(&setup.folder.join("progress.jsonl"), setup.budget_tokens)?;
-        let mut session =
-            Self { setup, journal, progress, runs: BTreeMap::new(), resumed_from_step: 0, finishing: false };
+        let mut session = Self {
+            setup,
+            journal,
+            progress,
+            runs: BTreeMap::new(),
+            resumed_from_step: 0,
+            finishing: false,
+            accuracy_ppm: None,
+        };
         for name in files::names_with_extension(&state, "state")? {
             if let Ok(saved) = session.read_state(&name) {
                 session.runs.insert(name, (saved.position.step, saved.position.tokens));
@@ -143,7 +156,7 @@ impl<'a> Session<'a> {
     /// Tokens that one measurement on the rows held out counts for: a forward pass alone is a
     /// third of a step's work.
     pub fn measurement_tokens(&self) -> u64 {
-        let tokens: u64 = self.setup.held_out.iter().map(|example| example.ids.len() as u64).sum();
+        let tokens: u64 = self.setup.held_out.lengths().into_iter().map(|length| length as u64).sum();
         tokens.div_ceil(3)
     }
 
@@ -201,14 +214,24 @@ impl<'a> Session<'a> {
         State::read(&self.state_dir().join(format!("{name}.state")), limit)
     }
 
+    /// Opens a run from the base that leaves no state.
+    ///
+    /// # Errors
+    /// [`RunError`] when the recipe does not fit the base.
+    pub fn fresh(&self, recipe: &Recipe) -> Result<Run<'a>, RunError> {
+        let Setup { base, train, workers, recompute, .. } = self.setup;
+        let objective = train.objective(base, &Settings::read(recipe)?, workers)?;
+        let mut run = Run::with_objective(base, recipe.clone(), objective, workers)?;
+        run.recompute(recompute);
+        Ok(run)
+    }
+
     /// Opens a run: where it was left, or from the base.
     ///
     /// # Errors
     /// [`RunError`] when the recipe does not fit the base.
     pub fn run(&mut self, name: &str, recipe: &Recipe) -> Result<Run<'a>, RunError> {
-        let setup = &self.setup;
-        let mut run = Run::new(setup.base, recipe.clone(), setup.train, setup.workers)?;
-        run.recompute(setup.recompute);
+        let mut run = self.fresh(recipe)?;
         if let Ok(state) = self.read_state(name) {
             run.restore(state)?;
         }
@@ -272,24 +295,27 @@ impl<'a> Session<'a> {
             steps,
             tokens: self.tokens(),
             loss_micro: eval::micro_nats(report.loss).get(),
-            validation_micro: None,
+            accuracy_ppm: report.accuracy.map(|share| (share * 1e6).round() as u32),
             lr_nano: (report.rate * 1e9).round() as u64,
         };
         self.progress.step(line, report.tokens);
     }
 
-    /// Measures a model on the held-out rows, in micro-nats; [`DIVERGED`] when not finite.
+    /// Measures a model on the held-out rows by the kind's score, in millionths; [`DIVERGED`]
+    /// when not finite.
     ///
     /// # Errors
     /// [`RunError::Model`] when a row does not fit.
     pub fn measure(&mut self, run: &Run<'_>, phase: Phase) -> Result<u64, RunError> {
-        let loss = eval::mean_loss(&run.result()?, self.setup.held_out, self.setup.workers)?;
+        let scored = self.setup.held_out.score(self.setup.base, &run.result()?, self.setup.workers)?;
+        let loss = scored.mean();
         let micro = match loss.is_finite() {
             true => u64::from(eval::micro_nats(loss).get()),
             false => DIVERGED,
         };
         let steps = u64::from(run.recipe().steps);
-        self.progress.measured(phase, run.step(), steps, self.tokens(), micro);
+        self.accuracy_ppm = scored.accuracy_ppm();
+        self.progress.measured(phase, run.step(), steps, self.tokens(), (micro, self.accuracy_ppm));
         Ok(micro)
     }
 
@@ -310,6 +336,11 @@ impl<'a> Session<'a> {
         self.journal.best
     }
 
+    /// The share of right answers of the checkpoint kept, in millionths, for kinds that know any.
+    pub fn best_accuracy_ppm(&self) -> Option<u32> {
+        self.journal.best_accuracy_ppm
+    }
+
     fn keep(&mut self, run: &Run<'_>, loss: u64) -> Result<(), SessionError> {
         let best = self.setup.folder.join("best");
         let fresh = files::fresh_dir(&best)?;
@@ -326,6 +357,7 @@ impl<'a> Session<'a> {
         files::write(&fresh.join("recipe.cbor"), &recipe.encode())?;
         files::swap_dir(&best)?;
         self.journal.best = Some(loss);
+        self.journal.best_accuracy_ppm = self.accuracy_ppm;
         self.write_journal()
     }
 }

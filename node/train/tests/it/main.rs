@@ -7,6 +7,7 @@ mod engine;
 mod external;
 mod imports;
 mod jobs;
+mod kinds;
 mod learned;
 mod peft;
 mod stock;

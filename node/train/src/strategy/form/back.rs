@@ -72,13 +72,12 @@ mod tests {
     use tiltyard_proto::recipe::Strategy;
 
     use super::*;
-    use crate::data::Example;
     use crate::strategy::presets;
     use crate::strategy::space::{DIMENSIONS, Space};
 
     #[test]
     fn a_recipe_written_out_and_read_again_is_the_same_recipe() {
-        let rows = vec![Example { ids: vec![1; 20], prompt: 8 }; 96];
+        let rows = [20; 96];
         let mut forms: Vec<Form> =
             presets::names().iter().map(|name| Form::preset(name).expect("known")).collect();
         forms.push(Space { full: false }.point(&[0.9; DIMENSIONS]).form());

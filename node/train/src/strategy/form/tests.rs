@@ -5,7 +5,7 @@ use crate::fit::settings::Settings;
 
 #[test]
 fn autotrain_is_its_published_form() {
-    let rows: Vec<Example> = (0..600).map(|_| Example { ids: vec![1; 20], prompt: 8 }).collect();
+    let rows = [20; 600];
     let form = Form::preset("autotrain").unwrap();
     let recipe = form.recipe(Strategy::Fixed("autotrain".into()), 1, &rows, u64::MAX).unwrap();
     assert_eq!((recipe.learning_rate_nano, recipe.warmup_ppm), (30_000, 100_000));
@@ -33,7 +33,7 @@ fn errors_name_the_key() {
 
 #[test]
 fn settings_travel_under_free_keys_and_come_back_typed() {
-    let rows: Vec<Example> = (0..60).map(|_| Example { ids: vec![1; 20], prompt: 8 }).collect();
+    let rows = [20; 60];
     let text = "learning_rate = 1e-3\nschedule = \"constant\"\nbatch_rows = 4\nsteps = 9\nema = 0.9\n\
                 shard_tokens = 64\nbucket_steps = 3\nevaluate_every = 2\npatience = 1\nloss_average = \"example\"\n";
     let recipe = Form::parse(text.as_bytes())
