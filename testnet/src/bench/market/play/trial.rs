@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use tiltyard_proto::recipe::{Recipe, Strategy};
-use tiltyard_train::data::{Example, Template};
+use tiltyard_proto::task::TaskKind;
 use tiltyard_train::fit::run::RunError;
 use tiltyard_train::job::progress::Phase;
+use tiltyard_train::kind;
 use tiltyard_train::model::Model;
 use tiltyard_train::rng::{Rng, mix};
 use tiltyard_train::strategy::StrategyError;
@@ -100,16 +101,18 @@ impl Source {
 /// Plays the plan; the best checkpoint is in `best/files` of its folder. Returns the tokens and the recipe.
 pub(super) fn play(plan: &Plan<'_>, chooser: Chooser) -> Result<(u64, Recipe)> {
     let base = Model::load(plan.base, CHECKPOINT_BYTES_MAX)?;
-    let template = Template::of(plan.base, base.config())?;
+    let mut rows = kind::open(&TaskKind::Instruction, plan.base, base.config(), base.context())?;
     let text = std::fs::read(&plan.rows).with_context(|| format!("cannot read {}", plan.rows.display()))?;
-    let mut train = template.examples(&text, base.context())?;
-    Rng::new(mix(plan.seed ^ 0x4E1D)).shuffle(&mut train);
+    kind::read(rows.as_mut(), &text)?;
+    let mut order: Vec<usize> = (0..rows.count()).collect();
+    Rng::new(mix(plan.seed ^ 0x4E1D)).shuffle(&mut order);
     let (share, most) = HELD_OUT;
-    let held_out = train.split_off(train.len() - (train.len() / share).clamp(1, most));
+    let apart = order.split_off(order.len() - (order.len() / share).clamp(1, most));
+    let (train, held_out) = (rows.pick(&order), rows.pick(&apart));
     let mut session = Session::open(Setup {
         base: &base,
-        train: &train,
-        held_out: &held_out,
+        train: train.as_ref(),
+        held_out: held_out.as_ref(),
         folder: plan.folder,
         seed: plan.seed,
         budget_tokens: plan.budget,
@@ -123,6 +126,7 @@ pub(super) fn play(plan: &Plan<'_>, chooser: Chooser) -> Result<(u64, Recipe)> {
         Chooser::Random => Source::Random { rng: Rng::new(plan.seed), space: Space { full: plan.full } },
         Chooser::Tpe => Source::Tpe(Box::new(Tpe::start(plan.seed, plan.full)?)),
     };
+    let (train, held_out) = (train.lengths(), held_out.lengths());
     let best = search(plan, &mut session, &mut source, &train, &held_out)?;
     if let Some(point) = best {
         finish(plan, &mut session, &point, &train, &held_out)?;
@@ -133,11 +137,11 @@ pub(super) fn play(plan: &Plan<'_>, chooser: Chooser) -> Result<(u64, Recipe)> {
 }
 
 /// Tokens of one measurement: a forward pass alone is a third of a step's work.
-fn measurement(held_out: &[Example]) -> u64 {
-    held_out.iter().map(|example| example.ids.len() as u64).sum::<u64>().div_ceil(3)
+fn measurement(held_out: &[usize]) -> u64 {
+    held_out.iter().map(|tokens| *tokens as u64).sum::<u64>().div_ceil(3)
 }
 
-fn recipe(plan: &Plan<'_>, point: &Point, train: &[Example], tokens: u64) -> Result<Recipe> {
+fn recipe(plan: &Plan<'_>, point: &Point, train: &[usize], tokens: u64) -> Result<Recipe> {
     Ok(point.form().recipe(Strategy::Fixed("trial".into()), plan.seed, train, tokens)?)
 }
 
@@ -146,10 +150,10 @@ fn search(
     plan: &Plan<'_>,
     session: &mut Session<'_>,
     source: &mut Source,
-    train: &[Example],
-    held_out: &[Example],
+    train: &[usize],
+    held_out: &[usize],
 ) -> Result<Option<Point>> {
-    let row = train.iter().map(|example| example.ids.len() as u64).sum::<u64>() / train.len().max(1) as u64;
+    let row = train.iter().map(|tokens| *tokens as u64).sum::<u64>() / train.len().max(1) as u64;
     let looks = measurement(held_out) * source.rungs().len() as u64;
     let (fewest, most) = TRIALS;
     let each =
@@ -218,8 +222,8 @@ fn finish(
     plan: &Plan<'_>,
     session: &mut Session<'_>,
     point: &Point,
-    train: &[Example],
-    held_out: &[Example],
+    train: &[usize],
+    held_out: &[usize],
 ) -> Result<()> {
     let looks = measurement(held_out) * MEASUREMENTS;
     let left = plan.budget.saturating_sub(session.tokens()).saturating_sub(looks);
