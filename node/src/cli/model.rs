@@ -6,6 +6,8 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 use tiltyard_train::model::FileType;
 use tiltyard_train::model::folder::{self, FolderError};
+use tiltyard_train::picture::png;
+use tiltyard_train::picture::sample::pictures;
 
 use super::{Answer, CliError};
 
@@ -41,12 +43,32 @@ pub(crate) enum Command {
         #[arg(long)]
         dtype: Option<NumberWord>,
     },
+    /// Lets an image model draw, and writes what it drew as one PNG.
+    Sample {
+        /// The image model's folder.
+        base: PathBuf,
+        /// Folder of a checkpoint to draw with: an adapter, or all weights.
+        #[arg(long, value_name = "DIR")]
+        checkpoint: Option<PathBuf>,
+        /// PNG to write.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Pictures to draw.
+        #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=1024))]
+        count: u32,
+        /// Number that the first noise follows from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
 }
 
 pub(crate) fn answer(command: &Command) -> Result<Answer, CliError> {
     match command {
         Command::Show { dir } => show(dir),
         Command::Merge { base, checkpoint, out, dtype } => merge(base, checkpoint, out, *dtype),
+        Command::Sample { base, checkpoint, out, count, seed } => {
+            sample(base, checkpoint.as_deref(), out, *count, *seed)
+        }
     }
 }
 
@@ -86,5 +108,27 @@ fn merge(base: &Path, checkpoint: &Path, out: &Path, dtype: Option<NumberWord>) 
     Ok(Answer::done(
         json!({ "out": out, "dtype": dtype }),
         format!("{} holds the merged model in {dtype}", out.display()),
+    ))
+}
+
+/// Pictures in a row of a sheet, and how much each pixel is enlarged.
+const SHEET: (usize, usize) = (8, 4);
+
+fn sample(
+    base: &Path,
+    checkpoint: Option<&Path>,
+    out: &Path,
+    count: u32,
+    seed: u64,
+) -> Result<Answer, CliError> {
+    let model = folder::with_checkpoint(base, checkpoint, WEIGHTS_BYTES_MAX).map_err(refused)?;
+    let drawn =
+        pictures(&model, count as usize, seed).map_err(|error| CliError::refused(error.to_string()))?;
+    let side = model.config().image().map_or(0, |shape| shape.side);
+    let (across, zoom) = SHEET;
+    std::fs::write(out, png::sheet(&drawn, side, across, zoom)).map_err(CliError::file("write", out))?;
+    Ok(Answer::done(
+        json!({ "out": out, "count": count, "seed": seed }),
+        format!("{} shows {count} pictures", out.display()),
     ))
 }

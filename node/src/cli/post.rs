@@ -72,7 +72,8 @@ pub(crate) fn post(options: &Post) -> Result<Answer, CliError> {
     if !checked.report.is_clean() {
         return Err(CliError::refused("the files are not clean; `tiltyard task check` says which lines"));
     }
-    let examples = checked.report.evaluation.as_ref().map_or(0, |evaluation| evaluation.rows);
+    let rows = checked.report.evaluation.as_ref().map_or(0, |evaluation| evaluation.rows);
+    let examples = super::kind::scores(&options.files.kind()?, rows);
     check_examples(examples, options.small_set)?;
     let key = SealKey::from_bytes(home::random());
     let (evaluation, plaintext_bytes) = add_sealed(&sender, &checked.evaluation(), &key)?;

@@ -318,7 +318,7 @@ fn scores(
             kind: kind.clone(),
             base: fs::canonicalize(&options.base).map_err(CliError::file("find", &options.base))?,
             evaluation: EvaluationSource::Plain(file.clone()),
-            examples: u32::try_from(rows.rows).unwrap_or(u32::MAX),
+            examples: u32::try_from(super::kind::scores(&kind, rows.rows as u64)).unwrap_or(u32::MAX),
             plaintext_bytes: rows.jsonl.len() as u64,
             subject,
             checkpoint_bytes_max: CHECKPOINT_BYTES_MAX,

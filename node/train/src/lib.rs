@@ -24,6 +24,8 @@ pub mod kind;
 pub mod loss;
 pub mod model;
 mod ops;
+pub mod picture;
+pub mod reward;
 pub mod rng;
 pub mod safe;
 pub mod strategy;

@@ -7,6 +7,7 @@
 
 pub mod chat;
 pub mod check;
+pub mod graded;
 pub mod import;
 pub mod stream;
 
@@ -83,6 +84,24 @@ pub enum RowFault {
     Chat {
         /// What is wrong.
         fact: String,
+    },
+    /// Not a picture of the model's size.
+    #[error(
+        "has no picture of {side} x {side} grey pixels: {wanted} lower-case hexadecimal digits are needed, {found} characters are there"
+    )]
+    Picture {
+        /// Characters found.
+        found: usize,
+        /// Digits needed.
+        wanted: usize,
+        /// Pixels along a side.
+        side: usize,
+    },
+    /// The reward is not one that can be given.
+    #[error("has a reward that {fault}")]
+    Reward {
+        /// What is wrong with it.
+        fault: crate::reward::RewardError,
     },
     /// The tokenizer failed.
     #[error("cannot be tokenized: {fact}")]
@@ -161,11 +180,33 @@ pub enum DataError {
         /// What is wrong.
         fact: String,
     },
-    /// A kind of task that this version does not run.
-    #[error("tasks of kind {name} are not run by this version")]
-    Kind {
+    /// Pictures for a language model.
+    #[error(
+        "a diffusion task needs an image model (model_type {:?}); name one's folder as base",
+        crate::model::image::MODEL_TYPE
+    )]
+    NotAnImageModel,
+    /// Text for an image model.
+    #[error(
+        "the base is an image model, which learns no task of kind {kind}; post diffusion, or name a language model"
+    )]
+    ImageModel {
         /// The kind.
-        name: &'static str,
+        kind: &'static str,
+    },
+    /// Noise levels out of range.
+    #[error("a diffusion task has {found} noise levels; post 1 to {}", crate::kind::LEVELS_MAX)]
+    Levels {
+        /// Levels found.
+        found: u32,
+    },
+    /// A token limit that leaves no room for a prompt.
+    #[error("answers of {found} tokens do not fit the model; post 1 to fewer than {fit}")]
+    AnswerTokens {
+        /// The limit found.
+        found: u32,
+        /// Tokens that fit.
+        fit: usize,
     },
     /// More rows than [`ROWS_MAX`].
     #[error("the file has more than {ROWS_MAX} rows")]

@@ -5,6 +5,9 @@
 //! example and the weights: the same bits at any number of threads, in any batch, on any
 //! run on one processor type.
 
+pub mod answers;
+pub mod pictures;
+
 use tiltyard_proto::score::{Fault, MicroNats, Row as ScoreRow};
 
 use crate::data::Example;

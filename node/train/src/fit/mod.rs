@@ -1,5 +1,7 @@
 //! Fitting: gradients over micro-batches, the optimizer, schedules and the loops.
 
+pub mod denoise;
+pub mod group;
 pub mod objective;
 pub mod optim;
 pub mod pretrain;

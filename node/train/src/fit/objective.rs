@@ -69,6 +69,11 @@ pub trait Objective: Debug + Sync {
     fn shown(&self, _rows: &[usize], targets: &mut dyn Iterator<Item = (f64, f64)>) -> Shown {
         Shown { loss: self.loss(targets), accuracy: None }
     }
+
+    /// The share of the recipe's learning rate that a step takes, by the steps before it.
+    fn rate_share(&self, _step: u64) -> f64 {
+        1.0
+    }
 }
 
 /// Supervised learning: the completions of examples.

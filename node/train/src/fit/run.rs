@@ -47,6 +47,39 @@ pub enum RunError {
     /// The recipe trains no layer.
     #[error("the recipe adapts no layer; name at least one in targets")]
     NoTargets,
+    /// A warm-up without a reference answer.
+    #[error(
+        "the recipe warms up on reference answers and row {row} has no completion; add it, or set warm_steps to 0"
+    )]
+    NoReference {
+        /// The row, from 1.
+        row: usize,
+    },
+    /// No sampled answer earned anything for many steps.
+    #[error(
+        "no answer earned a reward in {steps} steps; warm up on reference answers, or reward a part of the way"
+    )]
+    NoReward {
+        /// Steps in a row.
+        steps: u32,
+    },
+    /// No sampled answer ended, or earned anything, for many steps.
+    #[error(
+        "every answer of {steps} steps ran into the limit of {tokens} tokens and earned nothing; warm up on reference answers, or raise tokens_max"
+    )]
+    NeverEnds {
+        /// Steps in a row.
+        steps: u32,
+        /// The token limit.
+        tokens: usize,
+    },
+}
+
+impl RunError {
+    /// Whether the run is lost from here on, but not what it kept before.
+    pub(crate) fn ends_training(&self) -> bool {
+        matches!(self, Self::Diverged { .. } | Self::NoReward { .. } | Self::NeverEnds { .. })
+    }
 }
 
 /// What one step did.
@@ -226,7 +259,7 @@ impl<'a> Run<'a> {
         let peak = self.recipe.learning_rate_nano as f64 / 1e9;
         let steps = u64::from(self.recipe.steps);
         let share = rate(self.recipe.schedule, self.recipe.warmup_ppm, self.step, steps);
-        self.advance_at(peak * share)
+        self.advance_at(peak * share * self.objective.rate_share(self.step))
     }
 
     /// Takes one step at a given learning rate.

@@ -9,10 +9,13 @@
 //! | `evaluate-every-steps` | from 1 | measures on a carve-out and returns to the best |
 //! | `evaluate-patience` | from 1 | ends after so many measurements without a new best |
 //!
+//! The keys of groups of answers are in [`super::group`].
+//!
 //! Other keys are left alone: they belong to external trainers.
 
 use tiltyard_proto::recipe::Recipe;
 
+use super::group::GroupSettings;
 use super::run::RunError;
 use crate::data::Average;
 
@@ -47,6 +50,8 @@ pub struct Settings {
     pub evaluate_every_steps: Option<u64>,
     /// Measurements without a new best that end the run; `None` never ends it early.
     pub patience: Option<u32>,
+    /// How answers are sampled, for rewards.
+    pub group: GroupSettings,
 }
 
 impl Settings {
@@ -55,21 +60,7 @@ impl Settings {
     /// # Errors
     /// [`RunError::Setting`] naming the key, its value and what is accepted.
     pub fn read(recipe: &Recipe) -> Result<Self, RunError> {
-        let text = |key: &str| {
-            let found = recipe.extra.iter().find(|(found, _)| found == key);
-            found.map(|(_, value)| value.as_str())
-        };
-        let number = |key: &'static str, low: u64, high: u64| match text(key) {
-            None => Ok(None),
-            Some(value) => match value.parse::<u64>() {
-                Ok(number) if (low..=high).contains(&number) => Ok(Some(number)),
-                Ok(_) | Err(_) => {
-                    let wanted = format!("a whole number from {low} to {high}");
-                    Err(RunError::Setting { key, value: value.chars().take(80).collect(), wanted })
-                }
-            },
-        };
-        let average = match text(AVERAGE_KEY) {
+        let average = match text(recipe, AVERAGE_KEY) {
             None | Some("token") => Average::Token,
             Some("example") => Average::Example,
             Some(other) => {
@@ -80,11 +71,37 @@ impl Settings {
         };
         Ok(Self {
             average,
-            shard_tokens: number(SHARD_KEY, 16, 65_536)?.map_or(SHARD_TOKENS, |tokens| tokens as usize),
-            ema_decay_ppm: number(EMA_KEY, 1, 999_999)?.map(|ppm| ppm as u32),
-            bucket_steps: number(BUCKET_KEY, 2, 4_096)?.map_or(1, |steps| steps as usize),
-            evaluate_every_steps: number(EVALUATE_KEY, 1, u64::from(u32::MAX))?,
-            patience: number(PATIENCE_KEY, 1, 1_000_000)?.map(|count| count as u32),
+            shard_tokens: number(recipe, SHARD_KEY, 16, 65_536)?
+                .map_or(SHARD_TOKENS, |tokens| tokens as usize),
+            ema_decay_ppm: number(recipe, EMA_KEY, 1, 999_999)?.map(|ppm| ppm as u32),
+            bucket_steps: number(recipe, BUCKET_KEY, 2, 4_096)?.map_or(1, |steps| steps as usize),
+            evaluate_every_steps: number(recipe, EVALUATE_KEY, 1, u64::from(u32::MAX))?,
+            patience: number(recipe, PATIENCE_KEY, 1, 1_000_000)?.map(|count| count as u32),
+            group: GroupSettings::read(recipe)?,
         })
+    }
+}
+
+fn text<'a>(recipe: &'a Recipe, key: &str) -> Option<&'a str> {
+    recipe.extra.iter().find(|(found, _)| found == key).map(|(_, value)| value.as_str())
+}
+
+/// Reads a free key that holds a whole number.
+///
+/// # Errors
+/// [`RunError::Setting`] naming the key, its value and what is accepted.
+pub(crate) fn number(
+    recipe: &Recipe,
+    key: &'static str,
+    low: u64,
+    high: u64,
+) -> Result<Option<u64>, RunError> {
+    let Some(value) = text(recipe, key) else { return Ok(None) };
+    match value.parse::<u64>() {
+        Ok(number) if (low..=high).contains(&number) => Ok(Some(number)),
+        Ok(_) | Err(_) => {
+            let wanted = format!("a whole number from {low} to {high}");
+            Err(RunError::Setting { key, value: value.chars().take(80).collect(), wanted })
+        }
     }
 }

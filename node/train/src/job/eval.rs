@@ -86,7 +86,7 @@ fn read(spec: &EvalSpec, rows: &mut dyn Rows) -> Result<Result<(), String>, JobE
     if let Err(error) = kind::read(rows, &plaintext) {
         return Ok(Err(error.to_string()));
     }
-    let (found, promised) = (rows.count(), spec.examples);
+    let (found, promised) = (rows.scores(), spec.examples);
     Ok(match found == promised as usize {
         true => Ok(()),
         false => Err(format!("the set has {found} examples, the task promised {promised}")),

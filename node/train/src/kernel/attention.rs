@@ -1,4 +1,4 @@
-//! Causal grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245).
+//! Grouped-query attention, causal or over the whole sequence (Ainslie et al. 2023, arXiv:2305.13245).
 //!
 //! A row of `qkv` holds the query heads, then the key heads, then the value heads.
 //! Probabilities are recomputed in the backward pass instead of kept.
@@ -17,6 +17,8 @@ pub(crate) struct Heads {
     pub(crate) key: usize,
     /// Elements per head.
     pub(crate) dim: usize,
+    /// Whether a position sees only itself and those before it.
+    pub(crate) causal: bool,
 }
 
 impl Heads {
@@ -43,7 +45,7 @@ impl Heads {
         1.0 / (self.dim as f32).sqrt()
     }
 
-    /// Fills `probs` (`len x len`) with the causal softmax of one head of one sequence.
+    /// Fills `probs` (`len x len`) with the softmax of one head of one sequence.
     fn probabilities(&self, qkv: &[f32], head: usize, len: usize, probs: &mut [f32]) {
         let row = self.row();
         let q = Mat::strided(&qkv[head * self.dim..], len, self.dim, row);
@@ -51,7 +53,7 @@ impl Heads {
         gemm(MatMut::dense(probs, len, len), Write::Replace, self.scale(), q, k.t());
         wide(|| {
             for (i, scores) in probs.chunks_exact_mut(len).enumerate() {
-                let (seen, unseen) = scores.split_at_mut(i + 1);
+                let (seen, unseen) = scores.split_at_mut(if self.causal { i + 1 } else { len });
                 softmax(seen);
                 unseen.fill(0.0);
             }

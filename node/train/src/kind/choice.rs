@@ -160,7 +160,7 @@ impl Rows for Choices {
         _base: &'a Model,
         _settings: &Settings,
         _workers: usize,
-    ) -> Result<Box<dyn Objective + 'a>, ModelError> {
+    ) -> Result<Box<dyn Objective + 'a>, RunError> {
         Ok(Box::new(Among(self)))
     }
 

@@ -15,10 +15,14 @@
 //! | [`text`] | instruction, chat, context-question, plain-text |
 //! | [`choice`] | classification |
 //! | [`pair`] | DPO |
+//! | [`graded`] | GRPO |
+//! | [`picture`] | diffusion |
 
 pub mod choice;
 mod column;
+pub mod graded;
 pub mod pair;
+pub mod picture;
 pub mod text;
 
 use std::fmt::Debug;
@@ -29,9 +33,13 @@ use tiltyard_proto::task::TaskKind;
 
 use crate::data::{DataError, RowFault, Template, lines};
 use crate::fit::objective::Objective;
+use crate::fit::run::RunError;
 use crate::fit::settings::Settings;
 use crate::model::config::Config;
 use crate::model::{Model, ModelError};
+
+/// Most noise levels of a diffusion task.
+pub const LEVELS_MAX: u32 = 64;
 
 /// What a line holds, for reports on a file of rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,8 +94,13 @@ pub trait Rows: Debug + Send + Sync {
     /// [`RowFault`] saying what is wrong; nothing is added then.
     fn add(&mut self, line: &[u8]) -> Result<Seen, RowFault>;
 
-    /// How many rows there are; each gets one score.
+    /// How many rows there are.
     fn count(&self) -> usize;
+
+    /// How many scores they get: one each, for most kinds.
+    fn scores(&self) -> usize {
+        self.count()
+    }
 
     /// These rows alone, in this order.
     fn pick(&self, rows: &[usize]) -> Box<dyn Rows>;
@@ -107,13 +120,13 @@ pub trait Rows: Debug + Send + Sync {
     /// What a run from `base` learns from.
     ///
     /// # Errors
-    /// [`ModelError`] when a row does not fit the model.
+    /// [`RunError`] when a row does not fit the model, or the recipe not the rows.
     fn objective<'a>(
         &'a self,
         base: &'a Model,
         settings: &Settings,
         workers: usize,
-    ) -> Result<Box<dyn Objective + 'a>, ModelError>;
+    ) -> Result<Box<dyn Objective + 'a>, RunError>;
 
     /// Scores `model`, which was trained from `base`; always called with the same base.
     ///
@@ -129,6 +142,16 @@ pub trait Rows: Debug + Send + Sync {
 /// [`DataError`] when the base has no usable tokenizer, lacks what the kind needs, or the
 /// kind's parameters do not fit it.
 pub fn open(kind: &TaskKind, folder: &Path, config: &Config, fit: usize) -> Result<Box<dyn Rows>, DataError> {
+    if let TaskKind::Diffusion { levels } = kind {
+        let shape = config.image().ok_or(DataError::NotAnImageModel)?;
+        return match (1..=LEVELS_MAX).contains(levels) {
+            true => Ok(Box::new(picture::Pictures::new(shape, *levels))),
+            false => Err(DataError::Levels { found: *levels }),
+        };
+    }
+    if config.image().is_some() {
+        return Err(DataError::ImageModel { kind: kind.name() });
+    }
     let template = Arc::new(Template::of(folder, config)?);
     Ok(match kind {
         TaskKind::Instruction => Box::new(text::Texts::instruction(template, fit)),
@@ -139,9 +162,11 @@ pub fn open(kind: &TaskKind, folder: &Path, config: &Config, fit: usize) -> Resu
         }
         TaskKind::Classification { labels } => Box::new(choice::Choices::new(template, fit, labels)?),
         TaskKind::Dpo { beta_milli } => Box::new(pair::Pairs::new(template, fit, *beta_milli)),
-        TaskKind::Grpo { .. } | TaskKind::Diffusion { .. } => {
-            return Err(DataError::Kind { name: kind.name() });
-        }
+        TaskKind::Grpo { tokens_max } => match (1..fit).contains(&(*tokens_max as usize)) {
+            true => Box::new(graded::Questions::new(template, fit, *tokens_max)),
+            false => return Err(DataError::AnswerTokens { found: *tokens_max, fit }),
+        },
+        TaskKind::Diffusion { .. } => return Err(DataError::NotAnImageModel),
     })
 }
 

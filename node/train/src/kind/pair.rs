@@ -130,7 +130,7 @@ impl Rows for Pairs {
         base: &'a Model,
         _settings: &Settings,
         workers: usize,
-    ) -> Result<Box<dyn Objective + 'a>, ModelError> {
+    ) -> Result<Box<dyn Objective + 'a>, RunError> {
         Ok(Box::new(Against { rows: self, pairs: self.references(base, workers)? }))
     }
 

@@ -15,6 +15,7 @@ use super::{Rows, Scored, Seen, Work};
 use crate::data::chat::{ChatTemplate, Message, Role};
 use crate::data::{self, DataError, Row, RowFault, Template};
 use crate::fit::objective::{Objective, Part, Parts};
+use crate::fit::run::RunError;
 use crate::fit::settings::Settings;
 use crate::loss::{self, Gold, log_probs};
 use crate::model::{Model, ModelError};
@@ -264,7 +265,7 @@ impl Rows for Texts {
         _base: &'a Model,
         settings: &Settings,
         _workers: usize,
-    ) -> Result<Box<dyn Objective + 'a>, ModelError> {
+    ) -> Result<Box<dyn Objective + 'a>, RunError> {
         let parts = self.sequences().map(|sequence| &sequence.part).collect();
         Ok(Box::new(Parts { parts, average: settings.average }))
     }

@@ -13,6 +13,19 @@ pub struct Batch {
     pub(super) targets: Arc<[Target]>,
     pub(super) weigh: Option<Weigh>,
     pub(super) first_row: u64,
+    /// What image models are given instead of tokens.
+    pub(super) patches: Option<Arc<Patches>>,
+}
+
+/// Noisy images cut into patches, and what is to be said of each patch.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Patches {
+    /// The features of every patch, in order.
+    pub features: Vec<f32>,
+    /// The values to predict of every patch, in order.
+    pub goals: Vec<f32>,
+    /// The weight of each image's mean squared error.
+    pub weights: Vec<f32>,
 }
 
 type WeighFn = dyn Fn(&[f64]) -> Vec<f32> + Send + Sync;
@@ -51,18 +64,43 @@ impl Batch {
             targets: targets.into(),
             weigh: None,
             first_row,
+            patches: None,
         }
     }
 
-    /// This batch with an idle sequence at its end, so that it has at least `rows` tokens.
+    /// Joins images of `per_image` patches each; `first_row` is as in [`Self::new`].
+    pub fn patches(patches: Patches, per_image: usize, first_row: u64) -> Self {
+        let segments = Segments::new(patches.weights.iter().map(|_| per_image));
+        Self {
+            ids: Arc::from([]),
+            segments: Arc::new(segments),
+            targets: Arc::from([]),
+            weigh: None,
+            first_row,
+            patches: Some(Arc::new(patches)),
+        }
+    }
+
+    /// This batch with an idle sequence (or blank images) at its end, so that it has at least
+    /// `rows` tokens.
     pub(crate) fn padded(self, rows: usize) -> Self {
         let idle = rows.saturating_sub(self.tokens());
         if idle == 0 {
             return self;
         }
-        let lengths = self.segments.ranges().map(|range| range.len()).chain([idle]);
+        let ranges = self.segments.ranges().map(|range| range.len());
+        if let Some(patches) = &self.patches {
+            let (size, tokens) = (self.segments.longest().max(1), self.tokens().max(1));
+            let blank = idle.div_ceil(size);
+            let segments = Segments::new(ranges.chain(std::iter::repeat_n(size, blank)));
+            let mut patches = Patches::clone(patches);
+            let width = patches.features.len() / tokens;
+            patches.features.resize(patches.features.len() + blank * size * width, 0.0);
+            return Self { patches: Some(Arc::new(patches)), segments: Arc::new(segments), ..self };
+        }
+        let segments = Arc::new(Segments::new(ranges.chain([idle])));
         let ids = self.ids.iter().copied().chain(std::iter::repeat_n(0, idle)).collect();
-        Self { ids, segments: Arc::new(Segments::new(lengths)), ..self }
+        Self { ids, segments, ..self }
     }
 
     /// Makes the weights a function of the losses: `weigh` is given the unweighted loss of
@@ -74,9 +112,9 @@ impl Batch {
         Self { weigh: Some(weigh), ..self }
     }
 
-    /// Tokens in the batch.
+    /// Tokens, or patches, in the batch.
     pub fn tokens(&self) -> usize {
-        self.ids.len()
+        self.segments.total()
     }
 
     /// The positions predicted, in order.

@@ -1,10 +1,12 @@
-//! `config.json` of a Hugging Face folder (Llama, Qwen2, Qwen3), reduced to what the engine runs.
+//! `config.json` of a Hugging Face folder (Llama, Qwen2, Qwen3) or of an image model of our own
+//! ([`super::image`]), reduced to what the engine runs.
 //!
 //! Unknown keys are ignored, as the format has dozens that do not change the
 //! arithmetic; every key that would change it is either understood or refused.
 
 use serde::{Deserialize, Serialize};
 
+use super::image::{self, ImageShape};
 use super::rotary::{Rotary, Scaling};
 use crate::kernel::attention::Heads;
 
@@ -24,6 +26,8 @@ pub enum Family {
     Qwen2,
     /// Query and key heads normalized before they are turned: Qwen3.
     Qwen3,
+    /// A transformer over the patches of a noisy image, each seeing all: our own.
+    Patches(ImageShape),
 }
 
 impl Family {
@@ -33,6 +37,7 @@ impl Family {
             Self::Llama => "llama",
             Self::Qwen2 => "qwen2",
             Self::Qwen3 => "qwen3",
+            Self::Patches(_) => image::MODEL_TYPE,
         }
     }
 
@@ -42,13 +47,14 @@ impl Family {
             Self::Llama => "LlamaForCausalLM",
             Self::Qwen2 => "Qwen2ForCausalLM",
             Self::Qwen3 => "Qwen3ForCausalLM",
+            Self::Patches(_) => "TiltyardPatches",
         }
     }
 
     /// Head width of a configuration that does not give one and has no sizes to derive it from.
     fn head_dim_default(self, hidden: usize, heads: usize) -> usize {
         match self {
-            Self::Llama | Self::Qwen2 => hidden.checked_div(heads).unwrap_or(0),
+            Self::Llama | Self::Qwen2 | Self::Patches(_) => hidden.checked_div(heads).unwrap_or(0),
             Self::Qwen3 => 128,
         }
     }
@@ -163,7 +169,9 @@ impl ModelType {
             "llama" => Ok(Family::Llama),
             "qwen2" => Ok(Family::Qwen2),
             "qwen3" => Ok(Family::Qwen3),
-            other => Err(refuse("model_type", other, "\"llama\", \"qwen2\" and \"qwen3\"")),
+            other => {
+                Err(refuse("model_type", other, "\"llama\", \"qwen2\", \"qwen3\" and \"tiltyard-patches\""))
+            }
         }
     }
 }
@@ -264,7 +272,13 @@ impl Config {
     /// [`ConfigError`] naming the first key that cannot be used.
     pub fn from_json(bytes: &[u8]) -> Result<Self, ConfigError> {
         // First, so that a stranger's keys are not reported as missing.
-        let family = serde_json::from_slice::<ModelType>(bytes)?.family()?;
+        let kind: ModelType = serde_json::from_slice(bytes)?;
+        if kind.model_type == image::MODEL_TYPE {
+            let config = image::read(bytes)?;
+            config.check_sizes()?;
+            return Ok(config);
+        }
+        let family = kind.family()?;
         let raw: Raw = serde_json::from_slice(bytes)?;
         raw.check_arithmetic()?;
         let rotary = raw.rotary()?;
@@ -323,11 +337,27 @@ impl Config {
         Ok(())
     }
 
+    /// The image shape of an image model.
+    pub fn image(&self) -> Option<ImageShape> {
+        match self.family {
+            Family::Patches(shape) => Some(shape),
+            Family::Llama | Family::Qwen2 | Family::Qwen3 => None,
+        }
+    }
+
+    /// Rows of the output matrix: tokens, or the values of a patch.
+    pub(crate) fn outputs(&self) -> usize {
+        self.image().map_or(self.vocab, |shape| shape.patch_values())
+    }
+
     /// Writes the `config.json` that Hugging Face loads, of a model without scaled angles.
     ///
     /// # Errors
     /// [`serde_json::Error`] only when a number is not finite, which reading excludes.
     pub fn to_json(&self, torch_dtype: &str) -> Result<Vec<u8>, serde_json::Error> {
+        if let Some(shape) = self.image() {
+            return image::write(self, shape, torch_dtype);
+        }
         let eps: f64 = self.rms_eps.to_string().parse().unwrap_or(f64::from(self.rms_eps));
         serde_json::to_vec_pretty(&Written {
             architectures: [self.family.class()],
@@ -353,6 +383,11 @@ impl Config {
     }
 
     pub(crate) fn heads(&self) -> Heads {
-        Heads { query: self.query_heads, key: self.key_heads, dim: self.head_dim }
+        Heads {
+            query: self.query_heads,
+            key: self.key_heads,
+            dim: self.head_dim,
+            causal: self.image().is_none(),
+        }
     }
 }

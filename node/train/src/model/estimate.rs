@@ -53,7 +53,8 @@ fn layer_parameters(config: &Config) -> u64 {
 /// The parameters of a model of this shape.
 pub fn parameters(config: &Config) -> u64 {
     let table = config.vocab as u64 * config.hidden as u64;
-    let tables = if config.tied { table } else { 2 * table };
+    let head = config.outputs() as u64 * config.hidden as u64;
+    let tables = if config.tied { table } else { table + head };
     let norms = (2 * config.layers as u64 + 1) * config.hidden as u64;
     tables + norms + config.layers as u64 * layer_parameters(config)
 }
@@ -114,7 +115,7 @@ pub fn training_bytes(
 pub fn forward_operations(config: &Config, length: u64, targets: u64) -> u64 {
     let linear = config.layers as u64 * layer_parameters(config) * length;
     let attention = config.layers as u64 * widths(config).query * length * length;
-    2 * (linear + 2 * attention + targets * config.vocab as u64 * config.hidden as u64)
+    2 * (linear + 2 * attention + targets * config.outputs() as u64 * config.hidden as u64)
 }
 
 /// How many forward passes a training step costs, in tenths: the activations' gradients cost

@@ -76,7 +76,7 @@ fn writing(path: &Path) -> impl FnOnce(std::io::Error) -> FolderError {
 /// What a model's folder holds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Shown {
-    /// `llama`, `qwen2` or `qwen3`.
+    /// `llama`, `qwen2`, `qwen3` or `tiltyard-patches`.
     pub family: &'static str,
     /// Numbers in the weights; a tied output matrix counts once.
     pub parameters: u64,
@@ -94,7 +94,7 @@ pub struct Shown {
     pub tied: bool,
     /// Whether the weights lie in several files.
     pub sharded: bool,
-    /// Tokens that the tokenizer knows.
+    /// Tokens that the tokenizer knows; 0 for image models, which have none.
     pub tokenizer: usize,
     /// The text of the end token.
     pub end: String,
@@ -107,7 +107,13 @@ pub struct Shown {
 pub fn show(folder: &Path, limit: u64) -> Result<Shown, FolderError> {
     let model = Model::load(folder, limit)?;
     let config = model.config();
-    let template = Template::of(folder, config)?;
+    let (tokenizer, end) = match config.image() {
+        Some(_) => (0, String::new()),
+        None => {
+            let template = Template::of(folder, config)?;
+            (template.vocabulary(), template.end_text())
+        }
+    };
     Ok(Shown {
         family: config.family.model_type(),
         parameters: model.parameters() as u64,
@@ -118,9 +124,26 @@ pub fn show(folder: &Path, limit: u64) -> Result<Shown, FolderError> {
         context: model.context(),
         tied: config.tied,
         sharded: TensorSet::read(folder, limit)?.is_sharded(),
-        tokenizer: template.vocabulary(),
-        end: template.end_text(),
+        tokenizer,
+        end,
     })
+}
+
+/// Loads a base, and a checkpoint over it: an adapter, applied unmerged, or all weights.
+///
+/// # Errors
+/// [`FolderError`] naming the first file and rule broken.
+pub fn with_checkpoint(base: &Path, checkpoint: Option<&Path>, limit: u64) -> Result<Model, FolderError> {
+    let mut model = Model::load(base, limit)?;
+    let Some(checkpoint) = checkpoint else { return Ok(model) };
+    if checkpoint.join(CONFIG_FILE).exists() || checkpoint.join(WEIGHTS_FILE).exists() {
+        model.load_adapter(checkpoint, limit)?;
+    } else if checkpoint.join(SINGLE_FILE).exists() {
+        model.load_checkpoint(checkpoint, limit)?;
+    } else {
+        return Err(FolderError::Nothing { path: checkpoint.to_owned() });
+    }
+    Ok(model)
 }
 
 /// Writes the folder of a base with a checkpoint in it: an adapter merged, or all weights replaced.
@@ -139,15 +162,8 @@ pub fn merge(
     if out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(FolderError::NotEmpty { path: out.to_owned() });
     }
-    let mut model = Model::load(base, limit)?;
-    if checkpoint.join(CONFIG_FILE).exists() || checkpoint.join(WEIGHTS_FILE).exists() {
-        model.load_adapter(checkpoint, limit)?;
-        model.merge_adapter()?;
-    } else if checkpoint.join(SINGLE_FILE).exists() {
-        model.load_checkpoint(checkpoint, limit)?;
-    } else {
-        return Err(FolderError::Nothing { path: checkpoint.to_owned() });
-    }
+    let mut model = with_checkpoint(base, Some(checkpoint), limit)?;
+    model.merge_adapter()?;
     let is_bf16 = TensorSet::read(base, limit)?.is_bf16();
     let file_type = file_type.unwrap_or(if is_bf16 { FileType::Bf16 } else { FileType::F32 });
     let fresh = beside(out);

@@ -127,7 +127,7 @@ impl LayerLayout {
         let mlp_in = take(2 * inner * hidden);
         let mlp_out = take(hidden * inner);
         let (qkv_bias, head_norms) = match config.family {
-            Family::Llama => (None, None),
+            Family::Llama | Family::Patches(_) => (None, None),
             Family::Qwen2 => (Some(take(heads.row())), None),
             Family::Qwen3 => (None, Some([take(heads.dim), take(heads.dim)])),
         };

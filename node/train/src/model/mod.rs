@@ -1,4 +1,5 @@
-//! A causal language model (Llama, Qwen2, Qwen3): loading, losses and gradients.
+//! A causal language model (Llama, Qwen2, Qwen3), or a transformer over an image's patches
+//! ([`image`]): loading, losses and gradients.
 //!
 //! Inference runs the slice kernels directly. Training runs a chain of one operation per
 //! decoder layer and one for the head, forward and back. Only what is trained gets a gradient.
@@ -9,6 +10,7 @@ pub mod config;
 pub mod estimate;
 pub mod folder;
 pub mod generate;
+pub mod image;
 pub mod layout;
 mod pass;
 pub mod rotary;
@@ -25,7 +27,7 @@ use tiltyard_proto::score::Fault;
 use crate::kernel::rope;
 use crate::safe::{LoadError, TensorSet, read_small};
 
-pub use batch::{Batch, Weigh};
+pub use batch::{Batch, Patches, Weigh};
 use config::{Config, ConfigError};
 use layout::{AdapterLayout, LayerLayout};
 pub(crate) use pass::INVARIANT_ROWS;

@@ -4,12 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Tensor;
 
-use super::{Batch, Model, ModelError, Trained};
+use super::{Batch, Model, ModelError, Trained, image};
 use crate::kernel::dropout::Dropout;
 use crate::kernel::head::{Head, Target};
 use crate::ops::block::Block;
 use crate::ops::chain::Chain;
-use crate::ops::tape::{BlockOp, EmbedOp, HeadOp, Trains, elements, embed};
+use crate::ops::image::FeatureOp;
+use crate::ops::tape::{BlockOp, EmbedOp, HeadOp, LossesAndWeights, Trains, elements, embed};
 
 /// Fewest rows run through the layers at once when the bits must not depend on the batch.
 ///
@@ -45,6 +46,16 @@ impl Model {
             let (longest, context) = (batch.segments.longest(), self.context());
             return wrong(format!("a sequence of {longest} tokens exceeds the context of {context}"));
         }
+        match (self.config.image(), &batch.patches) {
+            (None, None) => {}
+            (Some(shape), Some(patches)) => return self.check_patches(shape, patches),
+            (Some(_), None) => {
+                return wrong("an image model is given text; post a task of kind diffusion".into());
+            }
+            (None, Some(_)) => {
+                return wrong("a language model is given images; name an image model's folder".into());
+            }
+        }
         let vocab = self.config.vocab;
         if let Some(id) = batch.ids.iter().find(|&&id| id as usize >= vocab) {
             return wrong(format!("token {id} is not in the vocabulary of {vocab}; wrong tokenizer?"));
@@ -56,8 +67,8 @@ impl Model {
         }
     }
 
-    fn hidden(&self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
-        let mut x = embed(&elements(&self.base.embed)?, self.config.hidden, &batch.ids);
+    pub(super) fn hidden(&self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
+        let mut x = self.inputs(batch)?;
         for (layer, base) in self.base.layers.iter().enumerate() {
             let base = elements(base)?;
             let theta = self.adapter.as_ref().map(|adapter| elements(&adapter.layers[layer]));
@@ -86,6 +97,9 @@ impl Model {
     /// [`ModelError::Batch`] when the batch does not fit the model.
     pub fn losses(&self, batch: &Batch) -> Result<Vec<f64>, ModelError> {
         self.check(batch)?;
+        if let Some(patches) = &batch.patches {
+            return self.patch_errors(batch, patches);
+        }
         let Some(&last) = batch.targets.last() else { return Ok(Vec::new()) };
         let x = self.hidden(&batch.clone().padded(INVARIANT_ROWS))?;
         let (norm, matrix) = (elements(&self.base.norm)?, elements(self.base.matrix())?);
@@ -127,15 +141,11 @@ impl Model {
             x = chain.next(x, theta, op)?;
         }
         let losses = Arc::new(Mutex::new((Vec::new(), Vec::new())));
-        let head = HeadOp {
-            targets: batch.targets.clone(),
-            weigh: batch.weigh.clone(),
-            eps: self.config.rms_eps,
-            trains: self.trained == Trained::Base,
-            losses: losses.clone(),
-            stash: Mutex::new(None),
+        let (norm, matrix) = (&self.base.norm, self.base.matrix());
+        let mut found = match &batch.patches {
+            Some(patches) => chain.back(&x, norm, matrix, self.patch_head(patches, &losses))?,
+            None => chain.back(&x, norm, matrix, self.token_head(batch, &losses))?,
         };
-        let mut found = chain.back(&x, &self.base.norm, self.base.matrix(), head)?;
         drop(x);
         let mut values = Vec::new();
         for variable in self.variables() {
@@ -146,13 +156,36 @@ impl Model {
         Ok(Gradients { losses, weights, values })
     }
 
+    fn token_head(&self, batch: &Batch, losses: &LossesAndWeights) -> HeadOp {
+        HeadOp {
+            targets: batch.targets.clone(),
+            weigh: batch.weigh.clone(),
+            eps: self.config.rms_eps,
+            trains: self.trained == Trained::Base,
+            losses: losses.clone(),
+            stash: Mutex::new(None),
+        }
+    }
+
     fn embedded(&self, batch: &Batch, chain: &mut Chain) -> Result<Tensor, ModelError> {
         if self.trained == Trained::Base {
-            return Ok(chain.first(&self.base.embed, EmbedOp { ids: batch.ids.clone() })?);
+            let table = &self.base.embed;
+            return Ok(match &batch.patches {
+                Some(patches) => chain.first(table, FeatureOp { patches: patches.clone() })?,
+                None => chain.first(table, EmbedOp { ids: batch.ids.clone() })?,
+            });
         }
-        let x = embed(&elements(&self.base.embed)?, self.config.hidden, &batch.ids);
-        let shape = (batch.ids.len(), self.config.hidden);
-        Ok(Tensor::from_vec(x, shape, &candle_core::Device::Cpu)?)
+        let shape = (batch.tokens(), self.config.hidden);
+        Ok(Tensor::from_vec(self.inputs(batch)?, shape, &candle_core::Device::Cpu)?)
+    }
+
+    /// What the first layer is given.
+    fn inputs(&self, batch: &Batch) -> Result<Vec<f32>, ModelError> {
+        let table = elements(&self.base.embed)?;
+        Ok(match &batch.patches {
+            Some(patches) => image::embed(&table, self.config.hidden, &patches.features),
+            None => embed(&table, self.config.hidden, &batch.ids),
+        })
     }
 
     fn block_parameters(&self, layer: usize) -> (&Tensor, Trains) {

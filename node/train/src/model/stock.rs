@@ -51,6 +51,10 @@ impl Model {
     /// [`ModelError::Tensor`] when the device fails.
     pub fn stock_gradients(&self, batch: &Batch, pass: Pass) -> std::result::Result<Gradients, ModelError> {
         self.check(batch)?;
+        if self.config.image().is_some() {
+            let fact = "image models are trained on the processor only; train on cpu".to_owned();
+            return Err(ModelError::Batch { fact });
+        }
         let cpu = Device::Cpu;
         let (device, frozen) = match &self.elsewhere {
             Some(elsewhere) => (&elsewhere.device, &elsewhere.base),

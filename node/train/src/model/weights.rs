@@ -8,6 +8,7 @@ use safetensors::tensor::TensorView;
 
 use super::ModelError;
 use super::config::{Config, ConfigError};
+use super::image;
 use super::layout::{LayerLayout, Module, bias_ranges};
 use crate::ops::tape::elements;
 use crate::rng::Rng;
@@ -25,13 +26,13 @@ pub enum FileType {
 /// The weights of a base model, in `f32` on the CPU.
 #[derive(Debug, Clone)]
 pub(crate) struct Weights {
-    /// `vocab x hidden`.
+    /// `vocab x hidden`; for image models one row a feature.
     pub(crate) embed: Tensor,
     /// One flat vector per layer, laid out by [`LayerLayout`].
     pub(crate) layers: Vec<Tensor>,
     /// `hidden`.
     pub(crate) norm: Tensor,
-    /// `vocab x hidden`, when the model is not tied.
+    /// `outputs x hidden`, when the model is not tied.
     pub(crate) head: Option<Tensor>,
 }
 
@@ -54,11 +55,15 @@ enum Part {
 
 fn places(config: &Config, layout: &LayerLayout) -> Vec<Place> {
     let (vocab, hidden) = (config.vocab, config.hidden);
+    let (embed, head) = match config.image() {
+        None => ("model.embed_tokens.weight", "lm_head.weight"),
+        Some(_) => (image::EMBED, image::HEAD),
+    };
     let whole = |name: &str, part, shape: Vec<usize>| {
         let range = 0..shape.iter().product();
         Place { name: name.to_owned(), part, range, shape }
     };
-    let mut places = vec![whole("model.embed_tokens.weight", Part::Embed, vec![vocab, hidden])];
+    let mut places = vec![whole(embed, Part::Embed, vec![vocab, hidden])];
     for layer in 0..config.layers {
         let part = Part::Layer(layer);
         let name = |path: &str| format!("model.layers.{layer}.{path}.weight");
@@ -84,7 +89,7 @@ fn places(config: &Config, layout: &LayerLayout) -> Vec<Place> {
     }
     places.push(whole("model.norm.weight", Part::Norm, vec![hidden]));
     if !config.tied {
-        places.push(whole("lm_head.weight", Part::Head, vec![vocab, hidden]));
+        places.push(whole(head, Part::Head, vec![config.outputs(), hidden]));
     }
     places
 }
@@ -137,6 +142,7 @@ impl Weights {
             let into_residual =
                 place.name.ends_with("o_proj.weight") || place.name.ends_with("down_proj.weight");
             let deviation = if into_residual { residual } else { 0.02 };
+            let deviation = if place.name == image::EMBED { image::EMBED_DEVIATION } else { deviation };
             let is_norm = place.shape.len() == 1 && !place.name.ends_with(".bias");
             let draw = |_| {
                 if is_norm { 1.0 } else { rng.normal() * deviation }
@@ -165,13 +171,15 @@ impl Weights {
                 }
             }
         }
-        let (cpu, matrix) = (&Device::Cpu, (config.vocab, config.hidden));
+        let cpu = &Device::Cpu;
         let layers = layers.into_iter().map(|flat| Tensor::from_vec(flat, layout.total, cpu));
         Ok(Self {
-            embed: Tensor::from_vec(embed, matrix, cpu)?,
+            embed: Tensor::from_vec(embed, (config.vocab, config.hidden), cpu)?,
             layers: layers.collect::<Result<_, _>>()?,
             norm: Tensor::from_vec(norm, config.hidden, cpu)?,
-            head: head.map(|head| Tensor::from_vec(head, matrix, cpu)).transpose()?,
+            head: head
+                .map(|head| Tensor::from_vec(head, (config.outputs(), config.hidden), cpu))
+                .transpose()?,
         })
     }
 

@@ -6,5 +6,6 @@
 
 pub(crate) mod block;
 pub(crate) mod chain;
+pub(crate) mod image;
 pub(crate) mod linear;
 pub(crate) mod tape;

@@ -51,12 +51,12 @@ impl<G: Deref<Target = Storage>> Deref for Elements<G> {
     }
 }
 
-fn stored<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+pub(super) fn stored<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let Some((start, end)) = layout.contiguous_offsets() else { bail!("tensor is not contiguous") };
     Ok(&storage.as_slice::<f32>()?[start..end])
 }
 
-fn unlock<T>(result: std::result::Result<T, PoisonError<T>>) -> T {
+pub(super) fn unlock<T>(result: std::result::Result<T, PoisonError<T>>) -> T {
     result.unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -190,8 +190,11 @@ impl CustomOp2 for BlockOp {
     }
 }
 
+/// The loss and the weight of each target, left by a head for its caller.
+pub(crate) type LossesAndWeights = Arc<Mutex<(Vec<f64>, Vec<f32>)>>;
+
 /// Gradients computed with the head's forward pass: towards its input, norm and matrix.
-type HeadStash = (Vec<f32>, Option<Vec<f32>>, Option<Vec<f32>>);
+pub(crate) type HeadStash = (Vec<f32>, Option<Vec<f32>>, Option<Vec<f32>>);
 
 /// The head: operands are the last hidden states, the final norm and the output matrix.
 ///
@@ -205,7 +208,7 @@ pub(crate) struct HeadOp {
     /// Whether the norm and the matrix are trained.
     pub(crate) trains: bool,
     /// The loss and the weight of each target.
-    pub(crate) losses: Arc<Mutex<(Vec<f64>, Vec<f32>)>>,
+    pub(crate) losses: LossesAndWeights,
     pub(crate) stash: Mutex<Option<HeadStash>>,
 }
 

@@ -6,7 +6,7 @@ use super::StrategyError;
 use super::form::Form;
 use super::session::Session;
 use crate::eval;
-use crate::fit::run::{Run, RunError};
+use crate::fit::run::Run;
 use crate::job::progress::Phase;
 
 const RUN: &str = "fixed";
@@ -66,8 +66,8 @@ fn measured(
                 let patient = session.best().is_none() && run.step() == 0;
                 match session.advance(RUN, run, until, Phase::Train, patient) {
                     Ok(()) => {}
-                    // What diverged is lost; the best checkpoint before it is not.
-                    Err(StrategyError::Run(RunError::Diverged { .. })) if session.best().is_some() => {
+                    // What diverged, or earns nothing, is lost; the best checkpoint before it is not.
+                    Err(StrategyError::Run(error)) if error.ends_training() && session.best().is_some() => {
                         return Ok(());
                     }
                     Err(error) => return Err(error),

@@ -5,6 +5,7 @@ use tiltyard_proto::recipe::{Method, Recipe, Schedule, Strategy};
 
 use super::presets;
 use crate::data::stream::{StepShape, steps_per_epoch};
+use crate::fit::group::{GROUP_KEY, RATE_KEY, TEMPERATURE_KEY, WARM_KEY};
 use crate::fit::settings::{AVERAGE_KEY, BUCKET_KEY, EMA_KEY, EVALUATE_KEY, PATIENCE_KEY, SHARD_KEY};
 use crate::model::adapter::RANK_MAX;
 use crate::model::layout::Module;
@@ -112,6 +113,14 @@ pub struct Form {
     /// Measurements without a new best that end the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patience: Option<u32>,
+    /// Answers sampled to a prompt, for rewards; 8 when absent.
+    pub group_size: Option<u32>,
+    /// Supervised steps on reference answers before those on rewards; none when absent.
+    pub warm_steps: Option<u32>,
+    /// Temperature of sampled answers; 1 when absent.
+    pub temperature: Option<f64>,
+    /// Share of the learning rate that steps on rewards take; all of it when absent.
+    pub group_rate: Option<f64>,
     /// Adapter settings; all weights are trained when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraForm>,
@@ -205,6 +214,9 @@ impl Form {
         some("bucket_steps", self.bucket_steps.map(f64::from), 2.0, 4_096.0, "2 to 4,096 is accepted")?;
         some("evaluate_every", self.evaluate_every.map(f64::from), 1.0, 1e9, "1 or more is accepted")?;
         some("patience", self.patience.map(f64::from), 1.0, 1e6, "1 to 1,000,000 is accepted")?;
+        some("group_size", self.group_size.map(f64::from), 2.0, 64.0, "2 to 64 is accepted")?;
+        some("temperature", self.temperature, 1e-3, 10.0, "0.001 to 10 is accepted")?;
+        some("group_rate", self.group_rate, 1e-6, 1.0, "a share from 0.000001 to 1 is accepted")?;
         if self.patience.is_some() && self.evaluate_every.is_none() {
             let wanted = "it counts measurements: set evaluate_every too";
             let value = self.patience.unwrap_or_default().to_string();
@@ -322,6 +334,10 @@ impl Form {
             (BUCKET_KEY, number(self.bucket_steps)),
             (EVALUATE_KEY, number(self.evaluate_every)),
             (PATIENCE_KEY, number(self.patience)),
+            (GROUP_KEY, number(self.group_size)),
+            (WARM_KEY, number(self.warm_steps)),
+            (TEMPERATURE_KEY, self.temperature.map(|warm| ((warm * 1e3).round() as u32).to_string())),
+            (RATE_KEY, self.group_rate.map(|share| ((share * 1e6).round() as u32).to_string())),
         ];
         let set = keys.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
         let mut extra: Vec<(String, String)> = set.collect();

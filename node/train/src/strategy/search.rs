@@ -15,7 +15,6 @@ use super::form::ScheduleName;
 use super::learned::Prior;
 use super::session::{DIVERGED, Session};
 use super::space::{AVERAGES, DROPOUTS, Point, RANKS, ROWS};
-use crate::fit::run::RunError;
 use crate::job::progress::Phase;
 use crate::rng::{Rng, mix};
 
@@ -173,7 +172,7 @@ fn test_rate(session: &mut Session<'_>, family: Family) -> Result<f64, StrategyE
         session.poll_stop()?;
         let report = match run.advance_at(rate) {
             Ok(report) => report,
-            Err(RunError::Diverged { .. }) => break,
+            Err(error) if error.ends_training() => break,
             Err(error) => return Err(error.into()),
         };
         session.show(Phase::RateTest, &report, steps);
@@ -297,7 +296,7 @@ fn play(session: &mut Session<'_>, candidate: &Candidate, until: u64) -> Result<
     let patient = session.best().is_none();
     match session.advance(&candidate.name, &mut run, until, Phase::Bracket, patient) {
         Ok(()) => {}
-        Err(StrategyError::Run(RunError::Diverged { .. })) => return Ok(DIVERGED),
+        Err(StrategyError::Run(error)) if error.ends_training() => return Ok(DIVERGED),
         Err(error) => return Err(error),
     }
     let loss = session.measure(&run, Phase::Bracket)?;
@@ -353,7 +352,9 @@ fn run_measured(session: &mut Session<'_>, candidate: &Candidate) -> Result<Opti
             None => {
                 match session.advance(&candidate.name, &mut run, until, Phase::Final, false) {
                     Ok(()) => {}
-                    Err(StrategyError::Run(RunError::Diverged { .. })) if session.best().is_some() => break,
+                    Err(StrategyError::Run(error)) if error.ends_training() && session.best().is_some() => {
+                        break;
+                    }
                     Err(error) => return Err(error),
                 }
                 let loss = session.measure(&run, Phase::Final)?;

@@ -123,6 +123,10 @@ impl Point {
             bucket_steps: None,
             evaluate_every: None,
             patience: None,
+            group_size: None,
+            warm_steps: None,
+            temperature: None,
+            group_rate: None,
             lora: (!self.full).then_some(lora),
         }
     }

@@ -5,6 +5,7 @@
 mod chats;
 mod engine;
 mod external;
+mod generated;
 mod imports;
 mod jobs;
 mod kinds;

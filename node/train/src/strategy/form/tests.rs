@@ -1,6 +1,7 @@
 //! Tests of recipe forms.
 
 use super::*;
+use crate::fit::group::GroupSettings;
 use crate::fit::settings::Settings;
 
 #[test]
@@ -35,7 +36,7 @@ fn errors_name_the_key() {
 fn settings_travel_under_free_keys_and_come_back_typed() {
     let rows = [20; 60];
     let text = "learning_rate = 1e-3\nschedule = \"constant\"\nbatch_rows = 4\nsteps = 9\nema = 0.9\n\
-                shard_tokens = 64\nbucket_steps = 3\nevaluate_every = 2\npatience = 1\nloss_average = \"example\"\n";
+                shard_tokens = 64\nbucket_steps = 3\nevaluate_every = 2\npatience = 1\ngroup_size = 4\nwarm_steps = 6\ntemperature = 0.5\ngroup_rate = 0.1\nloss_average = \"example\"\n";
     let recipe = Form::parse(text.as_bytes())
         .unwrap()
         .recipe(Strategy::Fixed("x".into()), 1, &rows, u64::MAX)
@@ -49,6 +50,7 @@ fn settings_travel_under_free_keys_and_come_back_typed() {
         bucket_steps: 3,
         evaluate_every_steps: Some(2),
         patience: Some(1),
+        group: GroupSettings { size: 4, warm_steps: 6, temperature_milli: 500, rate_ppm: 100_000 },
     };
     assert_eq!(settings, wanted);
     let mut wrong = recipe;
