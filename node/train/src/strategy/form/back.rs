@@ -4,8 +4,9 @@ use tiltyard_proto::recipe::{Method, Recipe, Schedule};
 
 use super::{AverageName, Form, LoraForm, ScheduleName};
 use crate::data::Average;
+use crate::fit::group::{GROUP_KEY, RATE_KEY, TEMPERATURE_KEY, WARM_KEY};
 use crate::fit::run::RunError;
-use crate::fit::settings::{SHARD_TOKENS, Settings};
+use crate::fit::settings::{SHARD_TOKENS, Settings, number as free_number};
 use crate::model::layout::Module;
 
 impl Form {
@@ -31,6 +32,10 @@ impl Form {
                 })
             }
         };
+        // Each key is said again only where the recipe says it.
+        let said = |key, low, high| free_number(recipe, key, low, high);
+        let (size, warm) = (said(GROUP_KEY, 2, 64)?, said(WARM_KEY, 0, u64::from(u32::MAX))?);
+        let (temperature, rate) = (said(TEMPERATURE_KEY, 1, 10_000)?, said(RATE_KEY, 1, 1_000_000)?);
         let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         Ok(Self {
             learning_rate: recipe.learning_rate_nano as f64 / 1e9,
@@ -56,6 +61,10 @@ impl Form {
             bucket_steps: (settings.bucket_steps > 1).then_some(settings.bucket_steps as u32),
             evaluate_every: settings.evaluate_every_steps.map(number),
             patience: settings.patience,
+            group_size: size.map(number),
+            warm_steps: warm.map(number),
+            temperature: temperature.map(|milli| milli as f64 / 1e3),
+            group_rate: rate.map(|ppm| millionths(number(ppm))),
             lora,
         })
     }
