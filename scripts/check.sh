@@ -18,6 +18,8 @@ step 'format'
 cargo fmt --all --check
 step 'fetch'
 cargo fetch --locked --quiet
+# The fuzz targets are a workspace of their own, with a lock file that must follow this one.
+cargo fetch --locked --quiet --manifest-path testnet/fuzz/Cargo.toml
 step 'floors'
 ./scripts/floors.sh
 step 'lints'
