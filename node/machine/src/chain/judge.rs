@@ -47,9 +47,6 @@ pub(crate) enum Unfit {
     Bytes(CodecError),
 }
 
-/// Most transactions whose verification is remembered; those beyond are verified again when they come again.
-const VERIFIED_MAX: usize = 4_096;
-
 /// Decodes a block of at most the network's size.
 pub(crate) fn decode(tip: &Tip, bytes: &[u8]) -> Result<Block, CodecError> {
     Block::decode(bytes, tip.block_bytes_max())
@@ -159,9 +156,7 @@ impl Chain {
                 None => {
                     let verified = self.verify(signed.clone());
                     let verified = verified.map_err(|source| Unfit::Transaction { index, source })?;
-                    if self.verified.len() < VERIFIED_MAX {
-                        self.verified.insert(id, verified.clone());
-                    }
+                    self.verified.keep(&verified);
                     verified
                 }
             };

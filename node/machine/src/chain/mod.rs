@@ -2,6 +2,7 @@
 
 mod build;
 mod judge;
+mod verified;
 
 use std::collections::BTreeMap;
 
@@ -10,12 +11,13 @@ use tiltyard_ledger::{Executed, ReadError, StateRead, query};
 use tiltyard_proto::block::{Block, DecidedBlock};
 use tiltyard_proto::certificate::Certificate;
 use tiltyard_proto::genesis::{Genesis, Params};
-use tiltyard_proto::ids::{BlockHash, TransactionId, ValidatorsHash};
+use tiltyard_proto::ids::{BlockHash, ValidatorsHash};
 use tiltyard_proto::transaction::{SignedTransaction, TransactionError, VerifiedTransaction};
 use tiltyard_proto::units::{Height, Round, UnixMillis};
 use tiltyard_proto::validators::ValidatorSet;
 
 pub(crate) use judge::{Unfit, decode};
+use verified::Verified;
 
 /// Candidates kept for the next height; every round's proposer can add one.
 const CANDIDATES_MAX: usize = 32;
@@ -85,13 +87,12 @@ pub(crate) struct Chain {
     pub(crate) verifier: Verifier,
     pub(crate) tip: Tip,
     candidates: BTreeMap<BlockHash, Candidate>,
-    /// Transactions that came first with a body for the next height, verified: gossip brings them again.
-    verified: BTreeMap<TransactionId, VerifiedTransaction>,
+    verified: Verified,
 }
 
 impl Chain {
     pub(crate) fn new(verifier: Verifier, tip: Tip) -> Self {
-        Self { verifier, tip, candidates: BTreeMap::new(), verified: BTreeMap::new() }
+        Self { verifier, tip, candidates: BTreeMap::new(), verified: Verified::default() }
     }
 
     /// Verifies a transaction's signature, unless just this was verified with a body for the next height.
@@ -99,10 +100,7 @@ impl Chain {
     /// # Errors
     /// [`TransactionError`]
     pub(crate) fn verify(&self, signed: SignedTransaction) -> Result<VerifiedTransaction, TransactionError> {
-        match self.verified.get(&signed.transaction.id()).filter(|known| *known.signed() == signed) {
-            Some(known) => Ok(known.clone()),
-            None => signed.verify(&self.verifier),
-        }
+        self.verified.verify(&self.verifier, signed)
     }
 
     pub(crate) fn next_height(&self) -> Height {

@@ -248,7 +248,7 @@ impl StateIndex {
         let layer = match redo::read(&self.folder)? {
             Redo::Absent => return Ok(false),
             Redo::Broken => {
-                // Cut short before the database was touched, or damaged later: only its content can tell.
+                // Whether the database was touched, only its content can tell.
                 redo::clear(&self.folder)?;
                 return Ok(true);
             }

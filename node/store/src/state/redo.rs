@@ -9,7 +9,6 @@
 //! the file is durable, and the file goes only after the database is.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 
 use super::Marker;
@@ -28,7 +27,7 @@ const BYTES_MAX: u64 = 1 << 30;
 pub(super) enum Redo {
     /// No file.
     Absent,
-    /// It was cut short or is damaged.
+    /// It is damaged.
     Broken,
     /// A whole layer.
     Whole(Box<Layer>),
@@ -86,22 +85,15 @@ fn decode(bytes: &[u8]) -> Option<Layer> {
     Some(layer)
 }
 
-/// Writes a layer into the redo file; it is durable when this returns.
+/// Writes a layer into the redo file; it is durable when this returns. A whole file from before stands until then: the
+/// database may hold half of it.
 pub(super) fn write(
     folder: &Path,
     marker: &Marker,
     entries: &[(&[u8], Option<&[u8]>)],
 ) -> Result<(), StoreError> {
     let path = folder.join(REDO);
-    let wrap = |e| StoreError::io("write", &path, e);
-    let fresh = !path.exists();
-    let mut file = disk::private().write(true).create(true).truncate(true).open(&path).map_err(wrap)?;
-    file.write_all(&encode(marker, entries)).map_err(wrap)?;
-    file.sync_all().map_err(|e| StoreError::io("sync", &path, e))?;
-    if fresh {
-        disk::sync_folder(folder).map_err(|e| StoreError::io("sync folder", folder, e))?;
-    }
-    Ok(())
+    disk::replace(&path, &encode(marker, entries)).map_err(|e| StoreError::io("write", &path, e))
 }
 
 /// Empties the redo file: the database holds it all, durably. Its return after a crash does no harm.

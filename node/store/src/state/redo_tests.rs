@@ -47,3 +47,14 @@ fn a_file_is_whole_broken_or_absent() {
     clear(folder.path()).unwrap();
     assert!(matches!(read(folder.path()).unwrap(), Redo::Absent));
 }
+
+#[test]
+fn a_write_that_fails_leaves_the_whole_file_from_before() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &marker(7), &[(b"key", Some(b"value"))]).unwrap();
+    // Nothing can be written beside it any more.
+    fs::create_dir(folder.path().join("redo.fresh")).unwrap();
+    write(folder.path(), &marker(8), &[(b"key", None)]).unwrap_err();
+    let Redo::Whole(layer) = read(folder.path()).unwrap() else { panic!("it is gone") };
+    assert_eq!(layer.marker, Some(marker(7)));
+}
