@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use tiltyard_keys::PublicKey;
 
+use crate::genesis::Params;
 use crate::ids::{BlobRoot, Commitment, FileHash, ScoreCommitment, SealKey, TransactionId};
 use crate::score::Fault;
 use crate::task::{Deadlines, TaskSpec};
@@ -137,6 +138,25 @@ pub struct TaskRules {
     pub stamp_bits: u8,
     /// Nobody is evicted in so many last blocks of the commit window.
     pub eviction_stop: Blocks,
+}
+
+impl TaskRules {
+    /// What a task posted now keeps of the parameters in force.
+    #[must_use]
+    pub const fn of(params: &Params) -> Self {
+        Self {
+            burn: params.burn,
+            judges: params.judges,
+            places: params.places,
+            duplicate_micro_nats: params.duplicate_micro_nats,
+            duplicate_cells: params.duplicate_cells,
+            judge_micro_nats: params.judge_micro_nats,
+            judge_cells: params.judge_cells,
+            keep: params.keep,
+            stamp_bits: params.stamp_bits,
+            eviction_stop: params.window_min,
+        }
+    }
 }
 
 /// How far an entrant has come.

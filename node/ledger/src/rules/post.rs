@@ -51,7 +51,7 @@ pub(super) fn apply(
         posted_at: book.height,
         deadlines,
         phase: Phase::Accepting,
-        rules: rules_of(&book.params),
+        rules: TaskRules::of(&book.params),
         accepted: Vec::new(),
         committee_stake: Stake::ZERO,
         entrants: Vec::new(),
@@ -62,21 +62,6 @@ pub(super) fn apply(
     book.set_task(task, record)?;
     book.event(LedgerEvent::TaskPhase { task, phase: Phase::Accepting });
     Ok(())
-}
-
-const fn rules_of(params: &Params) -> TaskRules {
-    TaskRules {
-        burn: params.burn,
-        judges: params.judges,
-        places: params.places,
-        duplicate_micro_nats: params.duplicate_micro_nats,
-        duplicate_cells: params.duplicate_cells,
-        judge_micro_nats: params.judge_micro_nats,
-        judge_cells: params.judge_cells,
-        keep: params.keep,
-        stamp_bits: params.stamp_bits,
-        eviction_stop: params.window_min,
-    }
 }
 
 fn number(field: &'static str, value: u64, holds: bool, remedy: &'static str) -> Result<(), MarketError> {

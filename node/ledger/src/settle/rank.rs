@@ -146,25 +146,8 @@ fn explain(field: &[Scored], draw: &Draw, overtaken: Option<(usize, usize)>, ran
 mod tests {
     use proptest::prelude::*;
     use tiltyard_proto::genesis::Params;
-    use tiltyard_proto::units::Blocks;
 
     use super::*;
-
-    fn rules() -> TaskRules {
-        let params = Params::default_for(4);
-        TaskRules {
-            burn: params.burn,
-            judges: params.judges,
-            places: params.places,
-            duplicate_micro_nats: params.duplicate_micro_nats,
-            duplicate_cells: params.duplicate_cells,
-            judge_micro_nats: params.judge_micro_nats,
-            judge_cells: params.judge_cells,
-            keep: params.keep,
-            stamp_bits: 0,
-            eviction_stop: Blocks::ZERO,
-        }
-    }
 
     fn field(rows: &[Vec<u32>], heights: &[u64]) -> Vec<Scored> {
         (0u8..)
@@ -189,7 +172,7 @@ mod tests {
             rows in proptest::collection::vec(proptest::collection::vec(0u32..9_000, 6), 1..8),
             heights in proptest::collection::vec(1u64..4, 8),
         ) {
-            let rules = rules();
+            let rules = TaskRules::of(&Params::default_for(4));
             let base = [8_000; 6];
             let terms = Terms { base: &base, min_gain: Ppm::new(10_000), continuous: true, rules: &rules };
             let field = field(&rows, &heights);
@@ -217,7 +200,7 @@ mod tests {
         /// A row that is copied cell by cell, or within the tolerance, earns its owner no rank of its own.
         #[test]
         fn a_later_copy_is_never_ranked(scores in proptest::collection::vec(0u32..4_000, 200), noise in 0u32..=20) {
-            let rules = rules();
+            let rules = TaskRules::of(&Params::default_for(4));
             let base = vec![8_000; 200];
             let terms = Terms { base: &base, min_gain: Ppm::new(0), continuous: true, rules: &rules };
             let copy: Vec<u32> = scores.iter().map(|score| score.saturating_sub(noise)).collect();

@@ -6,29 +6,13 @@ use tiltyard_ledger::ranking::{Scored, Terms, rank};
 use tiltyard_proto::genesis::Params;
 use tiltyard_proto::ids::FileHash;
 use tiltyard_proto::state::TaskRules;
-use tiltyard_proto::units::{Blocks, Height, Ppm};
+use tiltyard_proto::units::{Height, Ppm};
 
 use super::cell::Cell;
 use super::play::rival::Rival;
 
 /// Smallest gain over the base that is paid: one percent.
 const MIN_GAIN: Ppm = Ppm::new(10_000);
-
-fn rules() -> TaskRules {
-    let params = Params::default_for(4);
-    TaskRules {
-        burn: params.burn,
-        judges: params.judges,
-        places: params.places,
-        duplicate_micro_nats: params.duplicate_micro_nats,
-        duplicate_cells: params.duplicate_cells,
-        judge_micro_nats: params.judge_micro_nats,
-        judge_cells: params.judge_cells,
-        keep: params.keep,
-        stamp_bits: 0,
-        eviction_stop: Blocks::ZERO,
-    }
-}
 
 /// Settles a task among miners: returns who wins by the ledger's rule, none when nobody is eligible.
 ///
@@ -50,7 +34,7 @@ pub(super) fn winner<'a>(base: &Cell, miners: &[&'a Cell]) -> Option<&'a Cell> {
             }
         })
         .collect();
-    let rules = rules();
+    let rules = TaskRules::of(&Params::default_for(4));
     let terms = Terms { base: &base.sealed, min_gain: MIN_GAIN, continuous: true, rules: &rules };
     let stands: BTreeMap<_, _> =
         field.iter().map(|entrant| entrant.miner).zip(rank(&field, &terms)).collect();
